@@ -1,0 +1,34 @@
+# make demo   everything from a fresh clone: environment, install, weights, and an agent's first day
+# make test   everything from a fresh clone: environment, install, ruff, mypy, the test suite, the wheel
+# make bench  the measured tables (needs the weights; an idle machine)
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test lint bench clean
+
+demo: $(STAMP)
+	$(BIN)/perdure demo
+
+test: $(STAMP) lint
+	$(BIN)/python -P -m pytest -m "not weights and not gpu"
+	$(BIN)/python -P tests/check_wheel.py
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(STAMP)
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[bench]"
+	$(BIN)/perdure bench planner --json docs/benchmarks/planner-cpu2.json
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) build dist demo-output .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,5 @@
+"""Examples, one idea a file; they use public names only.
+
+first_day.py    an agent watches a clip, is killed, wakes, and answers with the frame that proves it
+doorkeeper.py   a subclass with a tool that must never be done twice
+"""

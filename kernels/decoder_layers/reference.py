@@ -1,0 +1,96 @@
+"""One layer of a Llama-type decoder in plain torch: the reference, and the path for long prompts and other CPUs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..attention import attention
+from ..quantized_matmul import PackedWeight, quantized_matmul
+
+
+@dataclass(frozen=True)
+class DecoderShape:
+    """Sizes that all layers share."""
+
+    hidden: int
+    heads: int
+    kv_heads: int
+    dim: int
+    """Width of a head, even."""
+    ffn: int
+    eps: float
+    """Added to the mean square in RMSNorm."""
+    window: int | None = None
+    """A token sees only the last ``window`` positions, itself included; None for all."""
+
+
+@dataclass(frozen=True)
+class LayerWeights:
+    """Weights of one layer; norms and biases are float32."""
+
+    q: PackedWeight
+    k: PackedWeight
+    v: PackedWeight
+    o: PackedWeight
+    gate: PackedWeight
+    up: PackedWeight
+    down: PackedWeight
+    norm_in: Tensor
+    norm_ffn: Tensor
+    bias_q: Tensor | None = None
+    bias_k: Tensor | None = None
+    bias_v: Tensor | None = None
+
+
+def rotate(x_MHD: Tensor, cosine_ME: Tensor, sine_ME: Tensor) -> Tensor:
+    """Rotary position embedding (Su et al. 2021) of the two halves of each head, E = D / 2."""
+    a, b = x_MHD.chunk(2, dim=-1)
+    cosine, sine = cosine_ME[:, None], sine_ME[:, None]
+    return torch.cat([a * cosine - b * sine, b * cosine + a * sine], dim=-1)
+
+
+def decoder_layer(
+    h_MX: Tensor,
+    layer: LayerWeights,
+    shape: DecoderShape,
+    cosine_ME: Tensor,
+    sine_ME: Tensor,
+    keys_KTD: Tensor,
+    values_KTD: Tensor,
+    position: int,
+    key_bias_KT: Tensor | None = None,
+) -> Tensor:
+    """h + attention(norm(h)), then h + swiglu(norm(h)), for M tokens at position, position + 1, ...
+
+    Args:
+        h_MX: float32 [M, hidden].
+        cosine_ME, sine_ME: float32 [M, dim / 2] of these positions.
+        keys_KTD, values_KTD: cache of this layer [kv_heads, capacity, dim]; rows position .. position + M are written.
+        key_bias_KT: float32 [kv_heads, capacity] added to the scores of each key, or None.
+
+    Returns:
+        float32 [M, hidden].
+    """
+    tokens, end = h_MX.shape[0], position + h_MX.shape[0]
+    x = F.rms_norm(h_MX, (shape.hidden,), layer.norm_in, shape.eps)
+    q = quantized_matmul(x, layer.q, layer.bias_q).view(tokens, shape.heads, shape.dim)
+    k = quantized_matmul(x, layer.k, layer.bias_k).view(tokens, shape.kv_heads, shape.dim)
+    v = quantized_matmul(x, layer.v, layer.bias_v).view(tokens, shape.kv_heads, shape.dim)
+    keys_KTD[:, position:end] = rotate(k, cosine_ME, sine_ME).transpose(0, 1)
+    values_KTD[:, position:end] = v.transpose(0, 1)
+    attended = attention(
+        rotate(q, cosine_ME, sine_ME).transpose(0, 1)[None].to(keys_KTD.dtype),
+        keys_KTD[None, :, :end],
+        values_KTD[None, :, :end],
+        window=shape.window,
+        key_bias_BKT=None if key_bias_KT is None else key_bias_KT[None, :, :end],
+    )
+    attended = attended[0].transpose(0, 1).reshape(tokens, shape.heads * shape.dim).float()
+    h_MX = h_MX + quantized_matmul(attended, layer.o)
+    x = F.rms_norm(h_MX, (shape.hidden,), layer.norm_ffn, shape.eps)
+    inner = F.silu(quantized_matmul(x, layer.gate), inplace=True).mul_(quantized_matmul(x, layer.up))
+    return h_MX + quantized_matmul(inner, layer.down)

@@ -1,0 +1,1 @@
+"""Numbered Alembic migrations of ``perdure.db``; `memory.database` runs them, with a backup first."""

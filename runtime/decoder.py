@@ -1,0 +1,117 @@
+"""The project's own forward pass of a Qwen2 or Llama decoder.
+
+Knows in which order the layers run, where the fast path ends (more than 64 tokens, no C++) and how logits are made.
+Does not know text.
+
+Tensors: M tokens of this call, X hidden, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..errors import BadInput
+from ..kernels.decoder_layers import MAX_TOKENS, DecoderShape, FusedLayers, decoder_layer
+from ..kernels.decoder_layers import fits as fused_fits
+from ..kernels.quantized_matmul import quantized_matmul
+from .cache import KVCache
+from .quantize import ModelWeights
+
+_CHUNK = 512
+"""Tokens of a long prompt between two looks at ``cancel``; bounds the memory of one pass."""
+
+
+class Cancelled(Exception):  # noqa: N818  (not an error: it never leaves runtime)
+    """The caller asked to stop in the middle of a prompt; the cache holds what was read."""
+
+
+class Decoder:
+    """A model and its cache.
+
+    Args:
+        weights: packed weights.
+        capacity: positions there is room for.
+
+    Attributes:
+        cache: keys and values of what it has read.
+        vocab: width of the logits.
+    """
+
+    def __init__(self, weights: ModelWeights, capacity: int) -> None:
+        config = weights.config
+        if capacity < 1:
+            raise BadInput(f"expected context_tokens of at least 1, got {capacity}")
+        self.weights, self.vocab = weights, config.vocab
+        self.shape = DecoderShape(
+            config.hidden, config.heads, config.kv_heads, config.head_dim, config.ffn, config.eps, config.window
+        )
+        angles = torch.arange(capacity)[:, None] * torch.tensor(config.inverse_frequencies, dtype=torch.float64)
+        self._cosine, self._sine = angles.cos().float(), angles.sin().float()
+        dtype = torch.float32 if weights.output.bits == 32 else torch.float16
+        self.cache = KVCache(config.layers, capacity, weights.sha256)
+        self.cache.allocate(config.kv_heads, config.head_dim, dtype)
+        self._keys = [layer.keys[0] for layer in self.cache.layers]
+        self._values = [layer.values[0] for layer in self.cache.layers]
+        self._fused: FusedLayers | None = None
+        if fused_fits(weights.layers, self.shape, dtype):
+            self._fused = FusedLayers(
+                weights.layers, self.shape, self._cosine, self._sine, self._keys, self._values
+            )
+
+    @property
+    def fused(self) -> bool:
+        """Whether short reads run in our C++."""
+        return self._fused is not None
+
+    def read(self, tokens: Sequence[int], *, all_logits: bool = False, cancel: threading.Event | None = None) -> Tensor:
+        """Read tokens after those in the cache.
+
+        Args:
+            tokens: ids, at least one.
+            all_logits: logits after every token; else after the last.
+            cancel: looked at between chunks of a long prompt.
+
+        Returns:
+            float32 [V], or [M, V] with ``all_logits``.
+
+        Raises:
+            BadInput: no tokens, an id out of range, or more than the cache has room for.
+            Cancelled: ``cancel`` was set; the cache holds what was read.
+        """
+        room = self.cache.capacity - self.cache.length
+        if not 1 <= len(tokens) <= room:
+            raise BadInput(f"expected 1 to {room} more tokens, got {len(tokens)}; give a larger context_tokens")
+        if not all(0 <= t < self.vocab for t in tokens):
+            raise BadInput(f"expected token ids from 0 to {self.vocab - 1}, got {max(tokens)}; wrong tokenizer?")
+        parts: list[Tensor] = []
+        for start in range(0, len(tokens), _CHUNK):
+            if cancel is not None and cancel.is_set():
+                raise Cancelled
+            chunk = tokens[start : start + _CHUNK]
+            h_MX = self._layers(torch.tensor(chunk), self.cache.length)
+            self.cache.advance(chunk)
+            if all_logits:
+                parts += [self._logits(rows) for rows in h_MX.split(MAX_TOKENS // 2)]
+            elif start + _CHUNK >= len(tokens):
+                return self._logits(h_MX[-1:])[0]
+        return torch.cat(parts)
+
+    def _layers(self, ids_M: Tensor, position: int) -> Tensor:
+        h_MX = self.weights.embedding(ids_M)
+        end = position + len(ids_M)
+        if self._fused is not None and len(ids_M) <= MAX_TOKENS:
+            self._fused(h_MX, position)
+            return h_MX
+        cosine, sine = self._cosine[position:end], self._sine[position:end]
+        for layer, keys, values in zip(self.weights.layers, self._keys, self._values, strict=True):
+            h_MX = decoder_layer(h_MX, layer, self.shape, cosine, sine, keys, values, position)
+        return h_MX
+
+    def _logits(self, h_MX: Tensor) -> Tensor:
+        x_MX = F.rms_norm(h_MX, (self.shape.hidden,), self.weights.norm_out, self.shape.eps)
+        return quantized_matmul(x_MX, self.weights.output)

@@ -1,0 +1,494 @@
+"""The laboratory: lives are cut off, starved or robbed of power at every call to the file system, and inspected.
+
+    python tests/reliability/faults.py [--kills 300] [--power 1] [--json PATH]
+
+prints the table of docs/reliability.md. The tests run `serve` in a child process and send it cases. Each case is two
+forks of a process that has everything imported: one lives with the shim (`shim.c`) in front of libc, one inspects.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import errno
+import json
+import os
+import random
+import select
+import shutil
+import signal
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+COUNT, KILL_BEFORE, KILL_AFTER, TORN, FAIL_FROM, FAIL_ONCE = range(6)
+CREATE, WRITE, SYNC, RENAME, TRUNCATE, UNLINK, MKDIR, RMDIR, NOTE = range(1, 10)
+KINDS = ("", "create", "write", "sync", "rename", "truncate", "unlink", "mkdir", "rmdir")
+ROUNDS = 5
+HERE = Path(__file__).resolve().parent
+
+
+def build(folder: Path) -> Path:
+    """Compile the shim."""
+    library = folder / "shim.so"
+    command = ["cc", "-O1", "-shared", "-fPIC", "-o", str(library), str(HERE / "shim.c"), "-ldl", "-lpthread"]
+    subprocess.run(command, check=True)
+    return library
+
+
+def under_shim(folder: Path, *arguments: str) -> tuple[list[str], dict[str, str]]:
+    """Command and environment that run this file with the shim in front of libc."""
+    library = str(build(folder))
+    return [sys.executable, str(HERE / "faults.py"), "--shim", library, *arguments], {**os.environ, "LD_PRELOAD": library}
+
+
+class Shim:
+    """The preloaded shim."""
+
+    def __init__(self, library: str) -> None:
+        self._calls = ctypes.CDLL(library)
+        self._calls.shim_calls.restype = ctypes.c_long
+
+    def arm(self, root: Path, mode: int, at: int, code: int) -> None:
+        self._calls.shim_arm(str(root).encode(), mode, ctypes.c_long(at), code)
+
+    def trace(self, path: Path) -> None:
+        self._calls.shim_trace(str(path).encode())
+
+    def note(self, line: str) -> None:
+        self._calls.shim_note(line.encode())
+
+    def disarm(self) -> None:
+        self._calls.shim_disarm()
+
+    def calls(self) -> int:
+        return int(self._calls.shim_calls())
+
+
+# ------------------------------------------------------------------ one case
+
+
+class Lab:
+    """Runs cases below a temporary folder. Fork only: nothing in this process opens an agent's directory."""
+
+    def __init__(self, shim: Shim, folder: Path) -> None:
+        self.shim = shim
+        self.folder = folder
+
+    def cut(self, mode: int, at: int, code: int = 0) -> dict[str, Any]:
+        """One life with one fault, then an inspection."""
+        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+            place = Path(folder)
+            reports, status = self._live(place, 0, lambda: self.shim.arm(place / "a.perdure", mode, at, code))
+            return self._inspected(place, reports, status, 1) | {"at": at, "mode": mode, "code": code}
+
+    def kills(self, lives: int, each: int, seed: int) -> list[dict[str, Any]]:
+        """``lives`` directories, each lived in again after every one of ``each`` kills at random instants."""
+        chance = random.Random(seed)
+        found = []
+        for _ in range(lives):
+            with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+                place, reports = Path(folder), []
+                for kill in range(each):
+                    delay_s = chance.uniform(0.0, 0.25)
+                    more, status = self._live(place, 2 * kill, lambda: None, kill_after_s=delay_s)
+                    reports += more
+                    result = self._inspected(place, reports, status, 2 * kill + 1)
+                    found.append(result | {"delay_s": delay_s, "was_killed": status == -signal.SIGKILL})
+        return found
+
+    def power(self, points: Callable[[int], list[int]], variants: int) -> dict[str, Any]:
+        """One life, traced; then the directory as a loss of power after each of ``points`` could have left it."""
+        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+            place, trace = Path(folder), Path(folder) / "trace"
+            root = place / "a.perdure"
+
+            def prepare() -> None:
+                self.shim.arm(root, COUNT, 0, 0)
+                self.shim.trace(trace)
+
+            _, status = self._live(place, 0, prepare, note=True)
+            entries = list(read_trace(trace))
+            complete = rebuilt_equals(entries, root)
+            total = sum(entry.kind != NOTE for entry in entries)
+            found = []
+            for point in points(total):
+                for variant in range(variants):
+                    with tempfile.TemporaryDirectory(dir=self.folder) as other:
+                        reports = Disk.after(entries, point).rebuild(root, Path(other) / "a.perdure", variant, point)
+                        for line in reports:
+                            if line.startswith("world "):
+                                with (Path(other) / "world").open("a") as world:
+                                    world.write(line.split()[1] + "\n")
+                        result = self._inspected(Path(other), reports, 0, 1)
+                        found.append(result | {"at": point, "variant": variant})
+            return {"complete": complete, "status": status, "calls": total, "cases": found}
+
+    def count(self) -> list[int]:
+        """The kinds of the calls of one whole life, in order."""
+        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+            place, trace = Path(folder), Path(folder) / "trace"
+
+            def prepare() -> None:
+                self.shim.arm(place / "a.perdure", COUNT, 0, 0)
+                self.shim.trace(trace)
+
+            self._live(place, 0, prepare)
+            return [entry.kind for entry in read_trace(trace) if entry.kind != NOTE]
+
+    def _live(
+        self, place: Path, generation: int, prepare: Callable[[], None], *, kill_after_s: float = -1.0, note: bool = False
+    ) -> tuple[list[str], int]:
+        def child(report: Callable[[str], None]) -> None:
+            prepare()
+            say = (lambda line: (self.shim.note(line), report(line))) if note else report
+            live_on(self.shim, place, say, generation)
+
+        return forked(child, kill_after_s)
+
+    def _inspected(self, place: Path, reports: list[str], status: int, generation: int) -> dict[str, Any]:
+        import life
+
+        def child(report: Callable[[str], None]) -> None:
+            world = life.World(place / "world")
+            report(json.dumps(life.inspect(place / "a.perdure", world, reports, generation)))
+
+        lines, ended = forked(child)
+        if ended != 0 or not lines:
+            return {"wrong": [f"the inspection died: {lines}"], "open_s": 0.0, "records": 0, "status": status}
+        wrong = [line for line in reports if line.startswith("unexpected ")]
+        result = json.loads(lines[-1])
+        refusals = [line for line in reports if line.startswith("refused ")]
+        acknowledged = sum(line.startswith("record ") for line in reports)
+        more = {"status": status, "refusals": refusals, "acknowledged": acknowledged}
+        return result | more | {"wrong": wrong + result["wrong"]}
+
+
+def live_on(shim: Shim, place: Path, report: Callable[[str], None], generation: int) -> None:
+    """Live; when the disk refuses, say so, give it back and go on with the same memory, as an agent would."""
+    import life
+    from perdure.errors import StorageError
+    from perdure.memory import Memory
+
+    root, world = place / "a.perdure", life.World(place / "world")
+    opened: list[Memory] = []
+    real = life.open_memory
+
+    def remember(*arguments: Any, **options: Any) -> Memory:
+        opened.append(real(*arguments, **options))
+        return opened[-1]
+
+    life.open_memory = remember
+    try:
+        life.live(root, world, report, generation, ROUNDS)
+    except StorageError as error:
+        report(f"refused {type(error).__name__} {error}".replace("\n", " "))
+        shim.disarm()
+        life.live(root, world, report, generation + 1, 1)
+
+
+def forked(work: Callable[[Callable[[str], None]], None], kill_after_s: float = -1.0) -> tuple[list[str], int]:
+    """Run ``work(report)`` in a fork. Returns the lines that it reported and how it ended (negative: the signal)."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        try:
+            work(lambda line: _send(writing, line))
+            os._exit(0)
+        except BaseException:
+            _send(writing, "unexpected " + traceback.format_exc().replace("\n", " | "))
+            os._exit(4)
+    os.close(writing)
+    data = b""
+    until = time.monotonic() + kill_after_s
+    is_killed = kill_after_s < 0
+    while True:
+        wait_s = None if is_killed else max(0.0, until - time.monotonic())
+        if not select.select([reading], [], [], wait_s)[0]:
+            os.kill(child, signal.SIGKILL)
+            is_killed = True
+            continue
+        piece = os.read(reading, 65536)
+        if not piece:
+            break
+        data += piece
+    os.close(reading)
+    _, status = os.waitpid(child, 0)
+    return data.decode().splitlines(), os.waitstatus_to_exitcode(status)
+
+
+def _send(pipe: int, line: str) -> None:
+    os.write(pipe, line.encode() + b"\n")
+
+
+# ------------------------------------------------------------------ loss of power
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A call in a trace."""
+
+    kind: int
+    path: str
+    other: str
+    offset: int
+    data: bytes
+
+
+def read_trace(path: Path) -> Iterator[Entry]:
+    """The calls in the order in which they returned."""
+    head = struct.Struct("<IIIqq")
+    data = path.read_bytes()
+    at = 0
+    while at < len(data):
+        kind, length, other, offset, size = head.unpack_from(data, at)
+        at += head.size
+        cuts = [at, at + length, at + length + other, at + length + other + size]
+        yield Entry(kind, data[cuts[0] : cuts[1]].decode(), data[cuts[1] : cuts[2]].decode(), offset, data[cuts[2] : cuts[3]])
+        at = cuts[3]
+
+
+@dataclass
+class Node:
+    """A file: what was synced, and the changes since."""
+
+    durable: bytearray = field(default_factory=bytearray)
+    pending: list[tuple[int, int, bytes]] = field(default_factory=list)
+
+    def content(self, changes: list[tuple[int, int, bytes]]) -> bytes:
+        data = bytearray(self.durable)
+        for kind, offset, piece in changes:
+            if kind == TRUNCATE:
+                data = data[:offset].ljust(offset, b"\0")
+            else:
+                data = data.ljust(offset + len(piece), b"\0")
+                data[offset : offset + len(piece)] = piece
+        return bytes(data)
+
+    def sync(self) -> None:
+        self.durable, self.pending = bytearray(self.content(self.pending)), []
+
+
+Names = dict[str, Node | None]
+"""Paths with their file; None for a folder."""
+
+
+@dataclass
+class Disk:
+    """A file system that keeps what was synced for certain, and of the rest what it likes.
+
+    A name is durable after a sync of its folder, a content after a sync of its file.
+    """
+
+    names: Names = field(default_factory=dict)
+    durable: Names = field(default_factory=dict)
+    pending: list[tuple[str, Callable[[Names], None]]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def after(cls, entries: list[Entry], calls: int) -> Disk:
+        """The disk after so many calls, and what was reported by then."""
+        disk, left = cls(), calls
+        for entry in entries:
+            if entry.kind == NOTE:
+                disk.notes.append(entry.path)
+                continue
+            if left == 0:
+                break
+            left -= 1
+            disk._take(entry)
+        return disk
+
+    def rebuild(self, old: Path, new: Path, variant: int, seed: int) -> list[str]:
+        """Write the directory ``old`` as ``new``, and return what had been reported.
+
+        ``variant`` 0: all that was not synced is lost. 1: names are kept, contents lost. 2: contents are kept, names
+        lost. From 3: of each folder's names a random first part, and of each file's writes a random choice.
+        """
+        chance = random.Random(seed * 1000 + variant)
+        names = dict(self.names if variant == 1 else self.durable)
+        if variant >= 3:
+            by_folder = Counter(folder for folder, _ in self.pending)
+            left = {folder: chance.randint(0, count) for folder, count in by_folder.items()}
+            for folder, change in self.pending:
+                if left[folder] > 0:
+                    left[folder] -= 1
+                    change(names)
+        for path in sorted(names):
+            target = new / Path(path).relative_to(old)
+            node = names[path]
+            if not target.parent.is_dir() and target != new:
+                continue  # its folder was lost
+            if node is None:
+                target.mkdir(exist_ok=True)
+            elif not path.endswith("-shm"):
+                target.write_bytes(node.content(_surviving(node, variant, chance)))
+        return self.notes
+
+    def _take(self, entry: Entry) -> None:
+        path, kind = entry.path, entry.kind
+        if kind in (WRITE, TRUNCATE):
+            node = self.names[path]
+            assert node is not None
+            node.pending.append((kind, entry.offset, entry.data))
+        elif kind == SYNC:
+            self._sync(path)
+        else:
+            change = _naming(entry)
+            change(self.names)
+            if kind in (CREATE, MKDIR):
+                made = self.names[path]
+                change = lambda names: names.__setitem__(path, made)  # noqa: E731 - the same node in both views
+            self.pending.append((os.path.dirname(path), change))
+
+    def _sync(self, path: str) -> None:
+        node = self.names.get(path)
+        if node is not None:
+            node.sync()
+            return
+        for folder, change in self.pending:
+            if folder == path:
+                change(self.durable)
+        self.pending = [(folder, change) for folder, change in self.pending if folder != path]
+
+
+def _naming(entry: Entry) -> Callable[[Names], None]:
+    path, other = entry.path, entry.other
+
+    def change(names: Names) -> None:
+        if entry.kind in (CREATE, MKDIR):
+            names[path] = Node() if entry.kind == CREATE else None
+        elif entry.kind == RENAME:
+            if path in names:
+                names[other] = names.pop(path)
+        else:
+            names.pop(path, None)
+
+    return change
+
+
+def _surviving(node: Node, variant: int, chance: random.Random) -> list[tuple[int, int, bytes]]:
+    if variant == 2:
+        return node.pending
+    if variant < 3:
+        return []
+    kept = [change for change in node.pending if chance.random() < 0.6]
+    if kept and kept[-1][0] == WRITE and chance.random() < 0.5:
+        kind, offset, data = kept[-1]
+        kept[-1] = (kind, offset, data[: chance.randrange(0, len(data) + 1)])
+    return kept
+
+
+def rebuilt_equals(entries: list[Entry], root: Path) -> list[str]:
+    """Whether the trace explains every byte of the directory: files that differ; none if nothing escaped the shim."""
+    disk = Disk.after(entries, len(entries))
+    traced = {path: node.content(node.pending) for path, node in disk.names.items() if node is not None}
+    actual = {str(path): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    return sorted(p for p in {*traced, *actual} if not p.endswith("-shm") and traced.get(p) != actual.get(p))
+
+
+# ------------------------------------------------------------------ as a server, and as a command
+
+
+def warm(shim: str) -> Lab:
+    """Import everything that a case needs, so that a fork has it."""
+    import alembic.command
+    import faiss
+    import life
+
+    faiss.omp_set_num_threads(1)
+    life.shrink()
+    folder = Path(tempfile.mkdtemp(prefix="perdure-faults-"))
+    lab = Lab(Shim(shim), folder)
+    del alembic
+    return lab
+
+
+def serve(lab: Lab) -> None:
+    """Answer requests, one JSON object a line: {"do": method of Lab, "with": arguments}."""
+    for line in sys.stdin:
+        request = json.loads(line)
+        options = request["with"]
+        if request["do"] == "power":
+            every, first = options.pop("every"), options.pop("first")
+            options["points"] = lambda total: list(range(first, total + 1, every))
+        print(json.dumps(getattr(lab, request["do"])(**options)), flush=True)
+
+
+def table(lab: Lab, kills: int, power: int) -> dict[str, Any]:
+    """Everything, as rows for docs/reliability.md."""
+    kinds = lab.count()
+    every = range(1, len(kinds) + 1)
+    writes = [number for number in every if kinds[number - 1] == WRITE]
+    rows = []
+
+    def add(name: str, results: list[dict[str, Any]]) -> None:
+        opened = sorted(result["open_s"] for result in results)
+        wrong = [(result.get("at"), what) for result in results for what in result["wrong"]]
+        row = {
+            "case": name,
+            "cases": len(results),
+            "failed": sum(bool(result["wrong"]) for result in results),
+            "acknowledged": sum(result.get("acknowledged", 0) for result in results),
+            "refused": sum(bool(result.get("refusals")) for result in results),
+            "open_ms_p50": round(1e3 * statistics.median(opened), 1),
+            "open_ms_max": round(1e3 * opened[-1], 1),
+        }
+        rows.append(row | {"wrong": wrong[:5]})
+        print(" | ".join(str(value) for value in row.values()), *wrong[:5], sep="\n   ", flush=True)
+
+    add("killed before each call", [lab.cut(KILL_BEFORE, at) for at in every])
+    add("killed after each call", [lab.cut(KILL_AFTER, at) for at in every])
+    add("killed in the middle of each write", [lab.cut(TORN, at) for at in writes])
+    add("disk full from each call on", [lab.cut(FAIL_FROM, at, errno.ENOSPC) for at in every])
+    add("I/O error at each call, once", [lab.cut(FAIL_ONCE, at, errno.EIO) for at in every])
+    add("disk read-only from each call on", [lab.cut(FAIL_FROM, at, errno.EROFS) for at in every])
+    if power:
+        lost = lab.power(lambda total: list(range(0, total + 1)), 3 + power)
+        assert lost["complete"] == [], lost["complete"]
+        for variant, name in enumerate(("all unsynced lost", "unsynced contents lost", "unsynced names lost")):
+            add(f"power lost, {name}", [c for c in lost["cases"] if c["variant"] == variant])
+        add("power lost, random part of the unsynced", [c for c in lost["cases"] if c["variant"] >= 3])
+    if kills:
+        add("killed at random instants", lab.kills(-(-kills // 10), 10, seed=1))
+    return {"calls": len(kinds), "kinds": Counter(KINDS[kind] for kind in kinds), "rows": rows}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=300)
+    parser.add_argument("--power", type=int, default=2, help="random variants of each loss of power; 0 for none at all")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--serve", action="store_true")
+    parser.add_argument("--shim")
+    options = parser.parse_args()
+    if options.shim is None:
+        with tempfile.TemporaryDirectory() as folder:
+            command, environment = under_shim(Path(folder), *sys.argv[1:])
+            sys.exit(subprocess.run(command, env=environment).returncode)
+    lab = warm(options.shim)
+    try:
+        if options.serve:
+            serve(lab)
+            return
+        found = table(lab, options.kills, options.power)
+        print(json.dumps({key: found[key] for key in ("calls", "kinds")}))
+        if options.json:
+            options.json.write_text(json.dumps(found, indent=1))
+        sys.exit(any(row["failed"] for row in found["rows"]))
+    finally:
+        shutil.rmtree(lab.folder)
+
+
+if __name__ == "__main__":
+    main()
