@@ -26,8 +26,15 @@ if TYPE_CHECKING:
     from .agent import Parts
     from .memory import Memory
     from .records import Answer, Event, Evidence, Hit
+    from .runtime.weights import Progress as FetchProgress
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Agents that live for days.", rich_markup_mode=None)
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Agents that live for days.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
 weights_app = typer.Typer(no_args_is_help=True, help="Model weights: which there are, fetch them, check them.")
 bench_app = typer.Typer(no_args_is_help=True, help="Measure; prints a table, writes JSON.")
 app.add_typer(weights_app, name="weights")
@@ -97,8 +104,8 @@ def watch(
         err.print(f"[yellow]warning:[/] {escape(report.source)} breaks off early; what could be read is kept")
     resumed = f", from frame {report.resumed_from} on" if report.resumed_from else ""
     out.print(
-        f"{report.events} events from {report.stats.frames_read} frames{resumed}; {report.stats.encoded} pictures encoded, "
-        f"{report.stats.frames_per_s:.0f} frames/s, at most {report.stats.queue_high_water} frames waiting, "
+        f"{report.events} events from {report.stats.frames_read} frames{resumed}; "
+        f"{report.stats.encoded} pictures encoded, {report.stats.frames_per_s:.0f} frames/s, at most {report.stats.queue_high_water} frames waiting, "
         f"{report.stats.peak_rss_mb:.0f} MB"
     )
 

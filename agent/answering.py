@@ -14,11 +14,16 @@ from zoneinfo import ZoneInfo
 
 from ..memory import Memory
 from ..perception.statements import entity_key, functional
-from ..records import Blob, Evidence, Fact, Hit, Interval, Record
+from ..records import Blob, Evidence, Fact, Hit, Interval, Reason, Record
 from ..world_model import Beliefs
 from .questions import Query
 
 _MOST_EVIDENCE = 5
+PICTURE_EVIDENCE = {"imagenet-bridge": 0.60}
+"""Least cosine at which a key frame proves a name. On bikes.mp4, of twenty names, 0.60 keeps bike, bicycle, car, van, bus
+and suit, and refuses cat, dog, person, boat, train and pizza (0.41 to 0.54). An encoder that nobody calibrated proves
+nothing by its vectors alone."""
+_NEVER = 2.0
 _FRAME_CONFIDENCE = 0.6
 """A label by an ImageNet classifier on real video: right more often than not, no more is claimed."""
 
@@ -33,6 +38,8 @@ class Finding:
     evidence: tuple[Evidence, ...]
     confidence: float
     reason: str
+    quotes: bool = False
+    """True if ``said`` holds words of a record that must be left as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,17 +111,19 @@ def _likes(memory: Memory, asked: Asked) -> Finding:
     if not facts:
         return _unknown(f"I was never told whether {query.subject} likes {query.object or 'anything'}")
     evidence = _evidence(memory, _sources(facts), "told")
-    subject = _as_told(query.subject, evidence)
+    is_asker = query.subject == "owner"
+    likes = "you like" if is_asker else f"{_as_told(query.subject, evidence)} likes"
+    dislikes = "you do not like" if is_asker else f"{_as_told(query.subject, evidence)} does not like"
     liked = [_as_told(f.object, evidence) for f in facts if not f.negated]
     disliked = [_as_told(f.object, evidence) for f in facts if f.negated]
     if query.object is not None:
         yes = bool(liked)
-        said = f"{'Yes' if yes else 'No'}: {subject} {'likes' if yes else 'does not like'} {(liked or disliked)[0]}."
+        said = f"{'Yes' if yes else 'No'}: {likes if yes else dislikes} {(liked or disliked)[0]}."
         return Finding(yes, said, "Yes" if yes else "No", evidence, 0.9, "told")
     if not liked:
-        said = f"{subject} does not like {_listed(disliked)}; I was told of nothing that {subject} likes."
+        said = f"{_capital(dislikes)} {_listed(disliked)}; I was told of no likes."
         return Finding([], said, _listed(disliked), evidence, 0.5, "only dislikes were told")
-    return Finding(liked, f"{subject} likes {_listed(liked)}.", _listed(liked), evidence, 0.9, "told")
+    return Finding(liked, f"{_capital(likes)} {_listed(liked)}.", _listed(liked), evidence, 0.9, "told")
 
 
 def _who(memory: Memory, asked: Asked) -> Finding:
@@ -183,7 +192,7 @@ def _when_told(memory: Memory, asked: Asked) -> Finding:
     moment = hits[0].record.start
     when = describe_time(moment, asked.zone, asked.now)
     said = f'You told me {when}: "{hits[0].text}"'
-    return Finding(Interval(moment, moment), said, when, _of_hits(hits[:1]), 0.9, "told")
+    return Finding(Interval(moment, moment), said, when, _of_hits(hits[:1]), 0.9, "told", quotes=True)
 
 
 def _what_told(memory: Memory, asked: Asked) -> Finding:
@@ -193,7 +202,7 @@ def _what_told(memory: Memory, asked: Asked) -> Finding:
     hits = sorted(hits, key=lambda h: h.record.seq)[-_MOST_EVIDENCE:]
     texts = [hit.text for hit in hits]
     said = "I was told: " + " / ".join(f'"{text}"' for text in texts)
-    return Finding(texts, said, texts[-1], _of_hits(hits), 0.9, "told")
+    return Finding(texts, said, texts[-1], _of_hits(hits), 0.9, "told", quotes=True)
 
 
 # ------------------------------------------------------------------------ events
@@ -285,7 +294,9 @@ def _seen_or_quoted(memory: Memory, asked: Asked, reason: str) -> Finding:
     if unparsed:
         last = max(unparsed, key=lambda h: h.record.seq)
         said = f'I was told: "{last.text}"'
-        return Finding(last.text, said, last.text, _of_hits([last]), 0.4, "quoted: not understood as a fact")
+        return Finding(
+            last.text, said, last.text, _of_hits([last]), 0.4, "quoted: not understood as a fact", quotes=True
+        )
     return _unknown(reason)
 
 
@@ -298,7 +309,7 @@ def _quoted(memory: Memory, asked: Asked) -> Finding:
         if wanted and wanted <= have:
             verb = "I was told" if hit.record.kind == "told" else "I saw"
             said = f'{verb} {describe_time(hit.record.start, asked.zone, asked.now)}: "{hit.text}"'
-            return Finding(hit.text, said, hit.text, _of_hits([hit]), 0.4, _why(hit))
+            return Finding(hit.text, said, hit.text, _of_hits([hit]), 0.4, _why(hit), quotes=True)
     return _unknown(found.note or "nothing that I remember answers that")
 
 
@@ -340,8 +351,12 @@ def _seen(memory: Memory, asked: Asked, subject: str) -> list[Hit]:
     found = memory.recall(subject, asked.query.when, 50, kinds=["event"], until=asked.as_of)
     wanted = {entity_key(word) for word in _content_words(subject)} - {""}
     named = [h for h in found.hits if wanted <= {entity_key(word) for word in _content_words(h.text)}]
-    pictured = [h for h in found.hits if any(r.list == "picture" for r in h.reasons)]
-    return named or pictured
+    return named or [h for h in found.hits if any(_proves(reason) for reason in h.reasons)]
+
+
+def _proves(reason: Reason) -> bool:
+    """Whether a picture is close enough to a name to be evidence, not only worth showing."""
+    return reason.list == "picture" and reason.score >= PICTURE_EVIDENCE.get(reason.detail, _NEVER)
 
 
 def _told_about(memory: Memory, asked: Asked) -> list[Hit]:
@@ -425,6 +440,10 @@ def _length(span: timedelta) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{seconds:.1f} seconds"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _listed(items: Sequence[str]) -> str:

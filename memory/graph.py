@@ -79,9 +79,12 @@ def memory_graph(memory: Memory, *, about: str | None, when: Interval | None, li
     sources = _sources(memory, [row.id for row in rows])
     for row in rows:
         _add_fact(view, row, sources.get((row.id, False), ()), sources.get((row.id, True), ()))
-    for boot in _boots(memory, when, limit // 8):
-        _add_outage(view, boot)
-    for record in _records(memory, about, when, sources.values(), limit - len(view)):
+    boots = _boots(memory, when, limit // 8)
+    shown = _records(memory, about, when, sources.values(), limit - len(view) - len(boots))
+    for boot in boots:
+        if when is not None or not shown or boot.recorded > min(record.start for record in shown):
+            _add_outage(view, boot)
+    for record in shown:
         _add_record(view, record)
     _connect(view, memory.journal.get(data["seq"] for _, data in view.nodes(data=True) if "seq" in data))
     return view
@@ -145,7 +148,9 @@ def _fitting(rows: Sequence[sa.Row[Any]], entities: set[str], most: int) -> list
 
 
 def _facts(memory: Memory, keys: Sequence[str] | None, when: Interval | None, limit: int) -> Sequence[sa.Row[Any]]:
-    query = sa.select(facts).where(facts.c.owner == memory.settings.owner)
+    # What the same record made and ended was never believed: a step on the way to what a sentence says.
+    believed = sa.or_(facts.c.known_to_us.is_(None), facts.c.known_to_us > facts.c.known_from_us)
+    query = sa.select(facts).where(facts.c.owner == memory.settings.owner, believed)
     if keys is not None:
         values = [*keys, *(f"{preposition} {key}" for key in keys for preposition in _PREPOSITION_KEYS)]
         query = query.where(sa.or_(facts.c.subject_key.in_(keys), facts.c.object_key.in_(values)))

@@ -31,8 +31,8 @@ CONTEXT_WEIGHT = 0.5
 """Weight of a word of the context in BM25 (0.25: 82.0 %, 0.5: 82.8 %, 0.75: 81.0 %, 1: 79.1 %)."""
 _SAME_TALK_US = 3_600_000_000
 """Documents further apart than an hour are no neighbours."""
-_BUDGET = 4_000
-"""Documents that one ranking may score: FTS5 takes about 1 us for each (0.75 measured), so a list stays near 4 ms."""
+_BUDGET = 3_000
+"""Documents that one ranking may score: FTS5 takes about 1 us for each, so a list takes about 3 ms."""
 _NEWEST = 1_000
 """When every word of a question is more common than that, this many of the newest documents a word are looked at."""
 _MOST_TERMS = 32
@@ -187,19 +187,16 @@ class WordSearch:
         self._common: dict[str, int] = {}
         self._longest = (0, 0)
 
-    def ranked(
-        self, connection: Connection, terms: Sequence[str], scope: Scope, depth: int, *, context: bool
-    ) -> list[Found]:
-        """Documents by BM25, best first, ties by seq; scores are larger for better ones.
+    def ranked(self, connection: Connection, terms: Sequence[str], scope: Scope, depth: int) -> list[Found]:
+        """Documents by BM25 over text and context, best first, ties by seq; scores are larger for better ones.
 
-        Words are taken from the rarest on, for as long as they are in at most 4,000 documents together. When even the
+        Words are taken from the rarest on, for as long as they are in at most 3,000 documents together. When even the
         rarest is in more, the newest documents with most of the words are proposed: BM25 could hardly tell them apart.
 
         Args:
             terms: from `terms_of`.
             scope: what may be found.
             depth: most entries.
-            context: let words of the neighbours count, at `CONTEXT_WEIGHT`.
         """
         where = self._where(connection, scope)
         counts = self._counts(connection, terms)
@@ -208,12 +205,11 @@ class WordSearch:
         if not present:
             return []
         if not kept:
-            return self._newest(connection, present, scope, where, depth, context=context)
-        weight = CONTEXT_WEIGHT if context else 0.0
+            return self._newest(connection, present, scope, where, depth)
         rows = _match(
             connection,
-            f"f.rowid, bm25(documents_fts, 1.0, {weight}) AS score",
-            _and(any_of(kept, None if context else "text"), scope.entity),
+            f"f.rowid, bm25(documents_fts, 1.0, {CONTEXT_WEIGHT}) AS score",
+            _and(any_of(kept), scope.entity),
             where,
             "score, f.rowid",
             depth,
@@ -294,12 +290,11 @@ class WordSearch:
         return {term: found.get(term, _BUDGET + 1) for term in terms}
 
     def _newest(
-        self, connection: Connection, terms: Sequence[str], scope: Scope, where: _Where, depth: int, *, context: bool
+        self, connection: Connection, terms: Sequence[str], scope: Scope, where: _Where, depth: int
     ) -> list[Found]:
         """Documents by the number of terms that they hold, newest first, out of the newest of each term."""
-        column = None if context else "text"
         held: dict[int, int] = {}
-        for expression, worth in [*((any_of([t], column), 1) for t in terms), (all_of(terms, column), len(terms))]:
+        for expression, worth in [*((any_of([t]), 1) for t in terms), (all_of(terms), len(terms))]:
             for row in _match(connection, "f.rowid", _and(expression, scope.entity), where, "f.rowid DESC", _NEWEST):
                 held[int(row[0])] = worth if worth > 1 else held.get(int(row[0]), 0) + 1
         ordered = sorted(held.items(), key=lambda entry: (-entry[1], -entry[0]))

@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from .generate import Completion as Completion
     from .planner import Planner as Planner
     from .planner import load_planner as load_planner
+    from .weights import DEFAULTS as DEFAULTS
+    from .weights import cache_folder as cache_folder
+    from .weights import catalogue as catalogue
     from .weights import fetch as fetch
+    from .weights import locate as locate
+    from .weights import require as require
     from .weights import verify as verify
 
 _HOME = {
@@ -25,8 +30,13 @@ _HOME = {
     "fetch": ".weights",
     "load_planner": ".planner",
     "verify": ".weights",
+    "DEFAULTS": ".weights",
+    "cache_folder": ".weights",
+    "catalogue": ".weights",
+    "locate": ".weights",
+    "require": ".weights",
 }
-__all__ = ["Completion", "KVCache", "Planner", "bench_planner", "fetch", "load_planner", "verify"]
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> object:

@@ -104,18 +104,16 @@ def folder_source(folder: Path) -> Source:
     for file in files:
         try:
             with safe_open(file, framework="pt") as opened:
-                for hf_name in opened.keys():  # noqa: SIM118  (not a mapping)
-                    part = opened.get_slice(hf_name)
-                    name = _gguf_name(hf_name)
+                for theirs in opened.keys():  # noqa: SIM118  (not a mapping)
+                    part, name = opened.get_slice(theirs), _gguf_name(theirs)
                     where[name], shapes[name], kinds[name] = file, tuple(part.get_shape()), str(part.get_dtype())
         except SafetensorError as error:
             raise WeightsError(f"expected a whole safetensors file, {file} is damaged ({error}); get it again") from None
     check_shapes(config, shapes, str(folder))
-    hf_names = {_gguf_name(n): n for n in _hf_names(config)}
 
     def read(name: str) -> Tensor:
         with safe_open(where[name], framework="pt") as opened:
-            tensor: Tensor = opened.get_tensor(hf_names[name])
+            tensor: Tensor = opened.get_tensor(hf_name(name))
             return tensor.float()
 
     if raw.get("tie_word_embeddings", False):
@@ -130,12 +128,12 @@ def folder_source(folder: Path) -> Source:
     )
 
 
-def _hf_names(config: ModelConfig) -> list[str]:
-    names = [f"{top}.weight" for top in _HF_TOP.values()]
-    for i in range(config.layers):
-        for part in _HF_NAMES.values():
-            names += [f"model.layers.{i}.{part}.{kind}" for kind in ("weight", "bias")]
-    return names
+def hf_name(name: str) -> str:
+    """``blk.3.ffn_up.weight`` to ``model.layers.3.mlp.up_proj.weight``, the name that `transformers` gives it."""
+    parts = name.split(".")
+    if parts[0] != "blk":
+        return f"{_HF_TOP[parts[0]]}.{parts[1]}"
+    return f"model.layers.{parts[1]}.{_HF_NAMES[parts[2]]}.{parts[3]}"
 
 
 def _gguf_name(hf_name: str) -> str:

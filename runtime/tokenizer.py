@@ -21,7 +21,7 @@ from ..errors import WeightsError
 _LETTERS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
 _REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 # llama.cpp names the split of each family; these are the ones whose split is exactly known.
-_SPLITS: dict[str, str | None] = {
+SPLITS: dict[str, str | None] = {
     "qwen2": _LETTERS + r"\p{N}" + _REST,
     "llama-bpe": _LETTERS + r"\p{N}{1,3}" + _REST,
     "gpt-2": None,
@@ -79,9 +79,9 @@ def tokenizer_from_gguf(metadata: Mapping[str, Any], eos: Sequence[int], bos: in
     """
     kind = metadata.get("tokenizer.ggml.model")
     pre = str(metadata.get("tokenizer.ggml.pre", "gpt-2"))
-    if kind != "gpt2" or pre not in _SPLITS:
+    if kind != "gpt2" or pre not in SPLITS:
         raise WeightsError(
-            f"expected a byte-level BPE tokenizer ('gpt2' with split {', '.join(sorted(_SPLITS))}), "
+            f"expected a byte-level BPE tokenizer ('gpt2' with split {', '.join(sorted(SPLITS))}), "
             f"got '{kind}' with split '{pre}'; use the model's safetensors folder with its tokenizer.json instead"
         )
     tokens: list[str] = list(metadata["tokenizer.ggml.tokens"])
@@ -92,7 +92,7 @@ def tokenizer_from_gguf(metadata: Mapping[str, Any], eos: Sequence[int], bos: in
     core = Core(models.BPE(vocab={t: i for i, t in enumerate(tokens)}, merges=merges, fuse_unk=False))
     if pre in _NORMALISES:
         core.normalizer = normalizers.NFC()
-    split = _SPLITS[pre]
+    split = SPLITS[pre]
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=split is None)
     core.pre_tokenizer = (
         byte_level

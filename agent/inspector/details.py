@@ -8,7 +8,6 @@ from typing import Any
 
 from ...memory.graph import seqs_of
 from ...records import Record, Trust
-from .drawing import fact_state
 from .pictures import Picture
 from .view import LANES, View, attribute, length, links, words
 
@@ -20,7 +19,13 @@ _TRUST = {
     Trust.OTHER: "said by somebody else: data, never an instruction",
     Trust.AGENT: "made by the agent itself",
 }
-_STATE = {"held": "Believed, and holds", "past": "Believed, holds no longer", "back": "Taken back: no longer believed"}
+_STATE = {
+    "held": "believed, and holds",
+    "past": "believed, holds no longer",
+    "revised": "revised: believed for another time since",
+    "back": "taken back: no longer believed",
+}
+_SHORT = {"revised": "since revised", "back": "taken back"}
 
 
 def articles(view: View) -> str:
@@ -34,7 +39,7 @@ def articles(view: View) -> str:
 
 def intro(view: View, total: int) -> str:
     """What is shown while nothing is chosen: what is believed now. ``total``: records in the journal."""
-    held = [(subject, data) for subject, _, data in view.facts if fact_state(data, view.now) == "held"]
+    held = [(subject, data) for subject, _, data in view.facts if view.state(data) == "held"]
     lines = [_fact_link(view, data, subject) for subject, data in held[:_MOST_HELD]]
     more = len(held) - len(lines)
     if more > 0:
@@ -217,7 +222,7 @@ def _fact(view: View, subject: str, object_: str, data: Mapping[str, Any]) -> st
         ("Thing", view.thing(subject)),
         ("Value", view.thing(object_)),
         ("Trust", _TRUST[Trust(data["trust"])]),
-        ("State", _STATE[fact_state(data, view.now)]),
+        ("State", _STATE[view.state(data)]),
     ]
     if data["by"]:
         terms.append(("By", words(data["by"], 80)))
@@ -305,7 +310,9 @@ def _predicate(data: Mapping[str, Any]) -> str:
 def _fact_link(view: View, data: Mapping[str, Any], subject: str | None = None) -> str:
     name = f"{words(view.graph.nodes[subject]['label'], 60)}, " if subject is not None else ""
     text = f"{name}{_predicate(data)}: {words(data['value'], 80)}"
-    return f'<a href="#f{data["fact"]}">{text}<small>{_span(view, data, "valid")}</small></a>'
+    state = view.state(data)
+    note = f", {_SHORT[state]}" if state in _SHORT else ""
+    return f'<a href="#f{data["fact"]}">{text}<small>{_span(view, data, "valid")}{note}</small></a>'
 
 
 def _number(view: View, seq: int) -> str:

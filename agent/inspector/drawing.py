@@ -8,17 +8,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any, NamedTuple
 
 import networkx as nx
+import numpy as np
+from numpy.typing import NDArray
 
-from .view import attribute, shorten
+from .view import View, attribute, shorten
 
 _HEIGHT = 30.0
 _GAP_X, _GAP_Y = 34.0, 30.0
 _MARGIN = 24.0
 _MOST_LABEL = 26
+_CROWD = 40
+"""Edges above which only facts that hold have their names written beside them."""
+_RANK = {"held": 0, "past": 1, "back": 2, "revised": 3}
+_Edge = tuple[str, str, Mapping[str, Any]]
+MOST_THINGS = 150
+"""More cannot be told apart."""
 
 
 class _Box(NamedTuple):
@@ -29,38 +36,59 @@ class _Box(NamedTuple):
     width: float
 
 
-def draw_graph(graph: nx.MultiDiGraph, ids: Mapping[str, str], now: datetime, *, width: float = 860.0) -> str:
-    """An SVG of the entities in ``graph`` and the facts between them; "" if there are none.
+class Drawing(NamedTuple):
+    """The picture, and how much of the view is in it."""
+
+    svg: str
+    """"" if there are no facts."""
+    things: int
+    facts: int
+
+
+def draw_graph(view: View, *, width: float = 860.0) -> Drawing:
+    """Draw the things and facts of ``view``, newest first as far as they can be told apart (`MOST_THINGS`).
+
+    Of facts that say the same for several times only one is drawn: the one that holds, else the newest.
 
     Args:
-        graph: from `memory.Memory.graph`.
-        ids: for each entity its anchor on the page; a fact with id 7 has the anchor ``f7``.
-        now: facts that ended before it are drawn as past.
+        view: what to draw.
         width: pixels to fill before a new shelf is begun.
     """
-    edges = [(one, other, data) for one, other, data in graph.edges(data=True) if data["kind"] == "fact"]
+    edges = _chosen(view)
     if not edges:
-        return ""
+        return Drawing("", 0, 0)
     plain = nx.Graph()
-    plain.add_nodes_from(name for name, kind in graph.nodes(data="kind") if kind == "entity")
+    plain.add_nodes_from(node for node in view.things if any(node in edge[:2] for edge in edges))
     plain.add_edges_from((one, other) for one, other, _ in edges)
-    labels = {name: shorten(graph.nodes[name]["label"], _MOST_LABEL) for name in plain}
+    labels = {name: shorten(view.graph.nodes[name]["label"], _MOST_LABEL) for name in plain}
     boxes, right, bottom = _shelve([_lay_out(plain.subgraph(part), labels) for part in _parts(plain)], width)
     subjects = {one for one, _, _ in edges}
     drawn = [
-        _draw_edge(boxes[one], boxes[other], data, bend, fact_state(data, now))
+        _draw_edge(boxes[one], boxes[other], data, bend, view.state(data), len(edges) > _CROWD)
         for (one, other, data), bend in zip(edges, _bends(edges), strict=True)
     ]
-    drawn += [_draw_node(ids[name], graph.nodes[name], labels[name], boxes[name], name in subjects) for name in plain]
+    drawn += [
+        _draw_node(view.things[name], view.graph.nodes[name], labels[name], boxes[name], name in subjects)
+        for name in plain
+    ]
     size = f'width="{right:.0f}" height="{bottom:.0f}" viewBox="0 0 {right:.0f} {bottom:.0f}"'
-    return f'<svg {size} role="group" aria-label="Graph of things and facts">{_ARROW}{"".join(drawn)}</svg>'
+    svg = f'<svg {size} role="group" aria-label="Graph of things and facts">{_ARROW}{"".join(drawn)}</svg>'
+    return Drawing(svg, len(plain), len(edges))
 
 
-def fact_state(fact: Mapping[str, Any], now: datetime) -> str:
-    """``held``, ``past`` (it no longer holds) or ``back`` (taken back: it is no longer believed)."""
-    if fact["known_to"]:
-        return "back"
-    return "past" if fact["valid_to"] and datetime.fromisoformat(fact["valid_to"]) <= now else "held"
+def _chosen(view: View) -> list[_Edge]:
+    best: dict[tuple[object, ...], _Edge] = {}
+    for one, other, data in view.facts:
+        claim = (one, other, data["predicate"], data["negated"])
+        if claim not in best or _RANK[view.state(data)] < _RANK[view.state(best[claim][2])]:
+            best[claim] = (one, other, data)
+    things: set[str] = set()
+    edges = []
+    for edge in best.values():
+        if len(things | set(edge[:2])) <= MOST_THINGS:
+            things |= set(edge[:2])
+            edges.append(edge)
+    return sorted(edges, key=lambda edge: -_RANK[view.state(edge[2])])  # what holds lies on top
 
 
 _ARROW = (
@@ -87,9 +115,21 @@ def _lay_out(part: nx.Graph, labels: dict[str, str]) -> dict[str, _Box]:
         ordered.add_edges_from(part.edges)
         side = math.sqrt(len(names))
         unit = nx.spring_layout(ordered, seed=7, iterations=300, k=1.6 / side)
-        places = {name: (float(x) * 150 * side, float(y) * 80 * side) for name, (x, y) in unit.items()}
+        lying = _lay_down(np.array([unit[name] for name in names]))
+        places = {
+            name: (float(x) * 128 * side, float(y) * 72 * side) for name, (x, y) in zip(names, lying, strict=True)
+        }
     boxes = {name: _Box(*places[name], widths[name]) for name in names}
     return _push_apart(boxes)
+
+
+def _lay_down(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Turn points [n, 2] so that they spread most from left to right: pages are wide."""
+    centred = points - points.mean(0)
+    axis = np.linalg.svd(centred, full_matrices=False)[2][0]
+    axis = axis if axis[np.abs(axis).argmax()] > 0 else -axis
+    turned: NDArray[np.float64] = centred @ np.array([axis, [-axis[1], axis[0]]]).T
+    return turned
 
 
 def _push_apart(boxes: dict[str, _Box]) -> dict[str, _Box]:
@@ -133,7 +173,7 @@ def _shelve(parts: list[dict[str, _Box]], width: float) -> tuple[dict[str, _Box]
     return placed, right + _MARGIN, y + shelf + _MARGIN
 
 
-def _bends(edges: list[tuple[str, str, Any]]) -> list[float]:
+def _bends(edges: list[_Edge]) -> list[float]:
     """How far each edge bends, so that edges between the same two nodes lie side by side."""
     pairs: dict[frozenset[str], list[int]] = {}
     for number, (one, other, _) in enumerate(edges):
@@ -147,7 +187,7 @@ def _bends(edges: list[tuple[str, str, Any]]) -> list[float]:
     return bends
 
 
-def _draw_edge(a: _Box, b: _Box, data: Mapping[str, Any], bend: float, state: str) -> str:
+def _draw_edge(a: _Box, b: _Box, data: Mapping[str, Any], bend: float, state: str, crowd: bool) -> str:
     if a == b:
         x, y = a.x, a.y - _HEIGHT / 2
         path = f"M{x - 12:.0f} {y:.0f}C{x - 34:.0f} {y - 40:.0f} {x + 34:.0f} {y - 40:.0f} {x + 12:.0f} {y:.0f}"
@@ -160,10 +200,11 @@ def _draw_edge(a: _Box, b: _Box, data: Mapping[str, Any], bend: float, state: st
         path = f"M{start[0]:.0f} {start[1]:.0f}Q{middle[0]:.0f} {middle[1]:.0f} {end[0]:.0f} {end[1]:.0f}"
         label = (start[0] / 4 + middle[0] / 2 + end[0] / 4, start[1] / 4 + middle[1] / 2 + end[1] / 4)
     name = ("not " if data["negated"] else "") + data["predicate"]
+    quiet = " quiet" if crowd and state != "held" else ""
     anchor, title = f"f{data['fact']}", attribute(f"{name}: {data['value']}")
     return (
-        f'<a class="edge {state}" href="#{anchor}" data-id="{anchor}" aria-label="{title}"><title>{title}</title>'
-        f'<path class="hit" d="{path}"/><path d="{path}" marker-end="url(#arrow)"/>'
+        f'<a class="edge {state}{quiet}" href="#{anchor}" data-id="{anchor}" aria-label="{title}">'
+        f'<title>{title}</title><path class="hit" d="{path}"/><path d="{path}" marker-end="url(#arrow)"/>'
         f'<text x="{label[0]:.0f}" y="{label[1] + 4:.0f}">{attribute(name, 20)}</text></a>'
     )
 

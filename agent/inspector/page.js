@@ -1,7 +1,7 @@
 "use strict";
 // Details open by themselves (:target); this adds large frames, what belongs together, and the arrow keys.
 const all = (query, root) => [...(root || document).querySelectorAll(query)];
-function show() {
+function show(event) {
   const id = location.hash.slice(1), article = id && document.getElementById(id);
   all("[aria-current]").forEach(e => e.removeAttribute("aria-current"));
   all(".rel").forEach(e => e.classList.remove("rel"));
@@ -12,7 +12,7 @@ function show() {
   here.forEach(e => e.setAttribute("aria-current", "true"));
   (article.dataset.rel || "").split(" ").filter(Boolean).forEach(
     rel => all("main [data-id='" + CSS.escape(rel) + "']").forEach(e => e.classList.add("rel")));
-  if (here[0]) here[0].scrollIntoView({block: "nearest", inline: "nearest"});
+  if (here[0]) here[0].scrollIntoView({block: "nearest", inline: "nearest", behavior: event ? "auto" : "instant"});
 }
 addEventListener("hashchange", show);
 addEventListener("keydown", event => {

@@ -24,8 +24,9 @@ from .view import LANES, View, attribute, length, words
 
 FRAME_BYTES = 3_000_000
 """Most characters of all pictures in a page."""
-_LANES = {"seen": ("Seen", 154, 150), "told": ("Told", 88, 180), "said": ("Done", 88, 180)}
+_LANES = {"seen": ("Seen", 154, 152), "told": ("Told", 96, 184), "said": ("Done", 88, 184)}
 """Name, height and width of cards, in pixels. What was asked and done share a lane."""
+_NO_FACTS = '<p class="empty">No facts yet.</p>'
 _TOP = 46
 _QUIET = timedelta(minutes=5)
 
@@ -77,6 +78,10 @@ def _write(view: View, memory: Memory, about: str | None) -> str:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     name = memory.root.resolve().stem
     subject = f"what it knows about {words(about, 80)}" if about is not None else "what it remembers"
+    drawing = draw_graph(view)
+    keys = '<i></i>holds &ensp;<i class="past"></i>no longer holds &ensp;<i class="back"></i>taken back'
+    if drawing.things < len(view.things):
+        keys += f" &ensp;the newest {drawing.things} of {len(view.things)} things"
     return Template(_asset("page.html")).substitute(
         script_hash=f"sha256-{digest}",
         title=attribute(f"{name}: memory"),
@@ -86,8 +91,8 @@ def _write(view: View, memory: Memory, about: str | None) -> str:
         life=_life(view, shown),
         timeline_note="in order; quiet time is compressed, each gap says how long it was",
         timeline=_timeline(view, shown),
-        graph_note='<i></i>holds &ensp;<i class="past"></i>no longer holds &ensp;<i class="back"></i>taken back',
-        graph=f'<div class="graph">{draw_graph(view.graph, view.things, view.now) or '<p class="empty">No facts yet.</p>'}</div>',
+        graph_note=keys,
+        graph=f'<div class="graph">{drawing.svg or _NO_FACTS}</div>',
         table=_table(view),
         intro=intro(view, memory.journal.last_seq()),
         details=articles(view),
@@ -124,7 +129,7 @@ def _legend(view: View, shown: list[Record]) -> str:
         ("thing", len(view.things), "thing", "things"),
         ("fact", len(view.facts), "fact", "facts"),
     ]
-    return "".join(f'<li class="{c}"><b>{n}</b> {one if n == 1 else many}</li>' for c, n, one, many in counts)
+    return "".join(f'<li class="{c}"><b>{n}</b> {one if n == 1 else many}</li>' for c, n, one, many in counts if n)
 
 
 def _life(view: View, shown: list[Record]) -> str:
@@ -187,16 +192,17 @@ def _lane(colour: str) -> str:
 
 
 def _ticks(view: View, axis: Axis) -> list[str]:
-    """Lines with the time, where there is room for it; days; and how long each quiet time was."""
-    parts, free, day, last = [], 0.0, "", ""
+    """Days, lines with the time where there is room for it, and how long each quiet time was."""
+    parts, free, last = [], 0.0, ""
+    days: dict[str, float] = {}
     for x, time in axis.stops:
-        new_day = view.day(time) if view.day(time) != day else ""
-        label = view.clock(time)
-        if (x < free or label == last) and not new_day:
-            continue
-        day, last, free = view.day(time), label, x + 62
-        heading = f"<b>{new_day}</b>" if new_day else ""
-        parts.append(f'<div class="tick" style="left:{x:.0f}px">{heading}{label}</div>')
+        label, is_new = view.clock(time), view.day(time) not in days
+        days.setdefault(view.day(time), x)
+        if is_new or (x >= free and label != last):
+            parts.append(f'<div class="tick" style="left:{x:.0f}px">{label}</div>')
+            last, free = label, x + 62
+    for (day, x), end in zip(days.items(), [*list(days.values())[1:], axis.width], strict=True):
+        parts.append(f'<div class="day" style="left:{x:.0f}px;width:{end - x:.0f}px"><b>{day}</b></div>')
     outages = [(since, until) for _, since, until, _ in view.outages]
     for (x, time), (next_x, next_time) in pairwise(axis.stops):
         quiet = next_time - time
@@ -221,7 +227,8 @@ def _card(view: View, record: Record, place: str) -> str:
         asked = view.records.get(values["asked"])
         small = words(asked.payload["question"], 80) if asked is not None else small
     elif record.kind == "intent":
-        css.append("code")
+        text = values["tool"]
+        small += "".join(f", {words(name)} {words(value)}" for name, value in values["arguments"].items())
     elif record.kind == "outcome":
         css += [] if values["status"] == "done" else ["bad"]
     label = attribute(f"{view.moment(record.start)}: {text}")

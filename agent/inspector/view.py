@@ -48,6 +48,25 @@ class View:
         return [edge for edge in self.graph.edges(data=True) if edge[2]["kind"] == "fact"]
 
     @cached_property
+    def _revisions(self) -> set[tuple[object, ...]]:
+        return {_claim(*fact, "known_from") for fact in self.facts}
+
+    def state(self, fact: Mapping[str, Any]) -> str:
+        """What has become of a fact.
+
+        ``held``: believed, and it holds. ``past``: believed, and it holds no longer. ``revised``: the same is believed
+        for another time. ``back``: taken back.
+        """
+        if not fact["known_to"]:
+            return "past" if fact["valid_to"] and datetime.fromisoformat(fact["valid_to"]) <= self.now else "held"
+        one, other = self._ends[fact["fact"]]
+        return "revised" if _claim(one, other, fact, "known_to") in self._revisions else "back"
+
+    @cached_property
+    def _ends(self) -> dict[int, tuple[str, str]]:
+        return {data["fact"]: (one, other) for one, other, data in self.facts}
+
+    @cached_property
     def outages(self) -> list[tuple[int, datetime, datetime, bool]]:
         """(seq of the boot, since, until, whether on purpose)"""
         nodes = [data for _, data in self.graph.nodes(data=True) if data["kind"] == "outage"]
@@ -103,6 +122,10 @@ class View:
     def thing(self, node: str) -> str:
         """A link to an entity."""
         return f'<a href="#{self.things[node]}">{words(self.graph.nodes[node]["label"], 80)}</a>'
+
+
+def _claim(one: str, other: str, fact: Mapping[str, Any], time: str) -> tuple[object, ...]:
+    return one, other, fact["predicate"], fact["negated"], fact[time]
 
 
 def words(text: object, most: int | None = None) -> str:

@@ -26,14 +26,20 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
+import life
+from perdure.errors import StorageError
+
 COUNT, KILL_BEFORE, KILL_AFTER, TORN, FAIL_FROM, FAIL_ONCE = range(6)
 CREATE, WRITE, SYNC, RENAME, TRUNCATE, UNLINK, MKDIR, RMDIR, NOTE = range(1, 10)
 KINDS = ("", "create", "write", "sync", "rename", "truncate", "unlink", "mkdir", "rmdir")
-ROUNDS = 5
+ROUNDS = 3
+WORKERS = 2
 HERE = Path(__file__).resolve().parent
 
 
@@ -77,6 +83,9 @@ class Shim:
 # ------------------------------------------------------------------ one case
 
 
+AGENT = "a.perdure"
+
+
 class Lab:
     """Runs cases below a temporary folder. Fork only: nothing in this process opens an agent's directory."""
 
@@ -84,83 +93,93 @@ class Lab:
         self.shim = shim
         self.folder = folder
 
-    def cut(self, mode: int, at: int, code: int = 0) -> dict[str, Any]:
-        """One life with one fault, then an inspection."""
-        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
-            place = Path(folder)
-            reports, status = self._live(place, 0, lambda: self.shim.arm(place / "a.perdure", mode, at, code))
-            return self._inspected(place, reports, status, 1) | {"at": at, "mode": mode, "code": code}
+    def cuts(self, mode: int, ats: list[int], code: int = 0) -> list[dict[str, Any]]:
+        """For each of ``ats`` one life with one fault at that call, then an inspection."""
 
-    def kills(self, lives: int, each: int, seed: int) -> list[dict[str, Any]]:
+        def cut(at: int) -> dict[str, Any]:
+            with self._place() as place:
+                reports, status = self._live(place, 0, lambda: self.shim.arm(place / "disk", mode, at, code))
+                return self._inspected(place, reports, status, 2) | {"at": at}
+
+        return spread(cut, ats)
+
+    def kills(self, lives: int, each: int, seed: int, longest_s: float) -> list[dict[str, Any]]:
         """``lives`` directories, each lived in again after every one of ``each`` kills at random instants."""
-        chance = random.Random(seed)
-        found = []
-        for _ in range(lives):
-            with tempfile.TemporaryDirectory(dir=self.folder) as folder:
-                place, reports = Path(folder), []
+
+        def life_after_life(number: int) -> list[dict[str, Any]]:
+            chance = random.Random(1000 * seed + number)
+            reports: list[str] = []
+            found = []
+            with self._place() as place:
                 for kill in range(each):
-                    delay_s = chance.uniform(0.0, 0.25)
+                    delay_s = chance.uniform(0.0, longest_s)
                     more, status = self._live(place, 2 * kill, lambda: None, kill_after_s=delay_s)
                     reports += more
-                    result = self._inspected(place, reports, status, 2 * kill + 1)
-                    found.append(result | {"delay_s": delay_s, "was_killed": status == -signal.SIGKILL})
-        return found
+                    found.append(self._inspected(place, reports, status, 2 * kill + 1) | {"at": delay_s})
+            return found
 
-    def power(self, points: Callable[[int], list[int]], variants: int) -> dict[str, Any]:
-        """One life, traced; then the directory as a loss of power after each of ``points`` could have left it."""
-        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
-            place, trace = Path(folder), Path(folder) / "trace"
-            root = place / "a.perdure"
+        return [result for life in spread(life_after_life, list(range(lives))) for result in life]
 
-            def prepare() -> None:
-                self.shim.arm(root, COUNT, 0, 0)
-                self.shim.trace(trace)
-
-            _, status = self._live(place, 0, prepare, note=True)
-            entries = list(read_trace(trace))
-            complete = rebuilt_equals(entries, root)
+    def power(self, every: int, variants: list[int]) -> dict[str, Any]:
+        """One life, traced; then the directory as a loss of power after every ``every``-th call could have left it."""
+        with self._place() as place:
+            entries = self._traced(place)
+            unexplained = differences(entries, place / "disk")
             total = sum(entry.kind != NOTE for entry in entries)
-            found = []
-            for point in points(total):
-                for variant in range(variants):
-                    with tempfile.TemporaryDirectory(dir=self.folder) as other:
-                        reports = Disk.after(entries, point).rebuild(root, Path(other) / "a.perdure", variant, point)
-                        for line in reports:
-                            if line.startswith("world "):
-                                with (Path(other) / "world").open("a") as world:
-                                    world.write(line.split()[1] + "\n")
-                        result = self._inspected(Path(other), reports, 0, 1)
-                        found.append(result | {"at": point, "variant": variant})
-            return {"complete": complete, "status": status, "calls": total, "cases": found}
 
-    def count(self) -> list[int]:
+            def lost(case: tuple[int, int]) -> dict[str, Any]:
+                point, variant = case
+                with self._place() as other:
+                    disk = Disk.after(entries, point)
+                    disk.rebuild(place / "disk", other / "disk", variant, point)
+                    for line in disk.notes:
+                        if line.startswith("world "):
+                            life.World(other / "world").act(line.split()[1])
+                    return self._inspected(other, disk.notes, 0, 2) | {"at": point, "variant": variant}
+
+            cases = [(point, variant) for point in range(0, total + 1, every) for variant in variants]
+            return {"unexplained": unexplained, "calls": total, "cases": spread(lost, cases)}
+
+    def kinds(self) -> list[int]:
         """The kinds of the calls of one whole life, in order."""
+        with self._place() as place:
+            return [entry.kind for entry in self._traced(place) if entry.kind != NOTE]
+
+    def _traced(self, place: Path) -> list[Entry]:
+        def prepare() -> None:
+            self.shim.arm(place / "disk", COUNT, 0, 0)
+            self.shim.trace(place / "trace")
+
+        reports, status = self._live(place, 0, prepare, note=True)
+        assert status == 0, reports
+        return list(read_trace(place / "trace"))
+
+    @contextmanager
+    def _place(self) -> Iterator[Path]:
+        """A folder with an empty ``disk`` in it; what lies beside that is not the agent's."""
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
-            place, trace = Path(folder), Path(folder) / "trace"
-
-            def prepare() -> None:
-                self.shim.arm(place / "a.perdure", COUNT, 0, 0)
-                self.shim.trace(trace)
-
-            self._live(place, 0, prepare)
-            return [entry.kind for entry in read_trace(trace) if entry.kind != NOTE]
+            (Path(folder) / "disk").mkdir()
+            yield Path(folder)
 
     def _live(
         self, place: Path, generation: int, prepare: Callable[[], None], *, kill_after_s: float = -1.0, note: bool = False
     ) -> tuple[list[str], int]:
         def child(report: Callable[[str], None]) -> None:
             prepare()
-            say = (lambda line: (self.shim.note(line), report(line))) if note else report
+
+            def say(line: str) -> None:
+                if note:
+                    self.shim.note(line)
+                report(line)
+
             live_on(self.shim, place, say, generation)
 
         return forked(child, kill_after_s)
 
     def _inspected(self, place: Path, reports: list[str], status: int, generation: int) -> dict[str, Any]:
-        import life
-
         def child(report: Callable[[str], None]) -> None:
             world = life.World(place / "world")
-            report(json.dumps(life.inspect(place / "a.perdure", world, reports, generation)))
+            report(json.dumps(life.inspect(place / "disk" / AGENT, world, reports, generation)))
 
         lines, ended = forked(child)
         if ended != 0 or not lines:
@@ -174,25 +193,17 @@ class Lab:
 
 
 def live_on(shim: Shim, place: Path, report: Callable[[str], None], generation: int) -> None:
-    """Live; when the disk refuses, say so, give it back and go on with the same memory, as an agent would."""
-    import life
-    from perdure.errors import StorageError
-    from perdure.memory import Memory
+    """Live; when the disk refuses, say so, have it work again, and go on: with the same memory if it is open."""
+    root, world = place / "disk" / AGENT, life.World(place / "world")
 
-    root, world = place / "a.perdure", life.World(place / "world")
-    opened: list[Memory] = []
-    real = life.open_memory
-
-    def remember(*arguments: Any, **options: Any) -> Memory:
-        opened.append(real(*arguments, **options))
-        return opened[-1]
-
-    life.open_memory = remember
-    try:
-        life.live(root, world, report, generation, ROUNDS)
-    except StorageError as error:
+    def refused(error: StorageError) -> None:
         report(f"refused {type(error).__name__} {error}".replace("\n", " "))
         shim.disarm()
+
+    try:
+        life.live(root, world, report, generation, ROUNDS, refused)
+    except StorageError as error:
+        refused(error)
         life.live(root, world, report, generation + 1, 1)
 
 
@@ -225,6 +236,27 @@ def forked(work: Callable[[Callable[[str], None]], None], kill_after_s: float = 
     os.close(reading)
     _, status = os.waitpid(child, 0)
     return data.decode().splitlines(), os.waitstatus_to_exitcode(status)
+
+
+def spread(work: Callable[[Any], Any], items: list[Any]) -> list[Any]:
+    """``[work(item) for item in items]`` in WORKERS forks; results have a JSON form."""
+    pipes, children = [], []
+    for worker in range(WORKERS):
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            with os.fdopen(writing, "w") as out:
+                json.dump([work(item) for item in items[worker::WORKERS]], out)
+            os._exit(0)
+        os.close(writing)
+        pipes.append(reading)
+        children.append(child)
+    found: list[Any] = [None] * len(items)
+    for worker, reading in enumerate(pipes):
+        with os.fdopen(reading) as lines:
+            found[worker::WORKERS] = json.load(lines)
+        os.waitpid(children[worker], 0)
+    return found
 
 
 def _send(pipe: int, line: str) -> None:
@@ -389,8 +421,8 @@ def _surviving(node: Node, variant: int, chance: random.Random) -> list[tuple[in
     return kept
 
 
-def rebuilt_equals(entries: list[Entry], root: Path) -> list[str]:
-    """Whether the trace explains every byte of the directory: files that differ; none if nothing escaped the shim."""
+def differences(entries: list[Entry], root: Path) -> list[str]:
+    """Files whose content the trace does not explain; none if nothing escaped the shim."""
     disk = Disk.after(entries, len(entries))
     traced = {path: node.content(node.pending) for path, node in disk.names.items() if node is not None}
     actual = {str(path): path.read_bytes() for path in root.rglob("*") if path.is_file()}
@@ -402,15 +434,17 @@ def rebuilt_equals(entries: list[Entry], root: Path) -> list[str]:
 
 def warm(shim: str) -> Lab:
     """Import everything that a case needs, so that a fork has it."""
-    import alembic.command
     import faiss
-    import life
 
     faiss.omp_set_num_threads(1)
+    cv2.setNumThreads(1)
     life.shrink()
-    folder = Path(tempfile.mkdtemp(prefix="perdure-faults-"))
-    lab = Lab(Shim(shim), folder)
-    del alembic
+    lab = Lab(Shim(shim), Path(tempfile.mkdtemp(prefix="perdure-faults-")))
+    with lab._place() as place:
+        reports: list[str] = []
+        live_on(lab.shim, place, reports.append, 0)
+        warmed = life.inspect(place / "disk" / AGENT, life.World(place / "world"), reports, 2)
+        assert warmed["wrong"] == [], warmed
     return lab
 
 
@@ -418,17 +452,13 @@ def serve(lab: Lab) -> None:
     """Answer requests, one JSON object a line: {"do": method of Lab, "with": arguments}."""
     for line in sys.stdin:
         request = json.loads(line)
-        options = request["with"]
-        if request["do"] == "power":
-            every, first = options.pop("every"), options.pop("first")
-            options["points"] = lambda total: list(range(first, total + 1, every))
-        print(json.dumps(getattr(lab, request["do"])(**options)), flush=True)
+        print(json.dumps(getattr(lab, request["do"])(**request["with"])), flush=True)
 
 
 def table(lab: Lab, kills: int, power: int) -> dict[str, Any]:
     """Everything, as rows for docs/reliability.md."""
-    kinds = lab.count()
-    every = range(1, len(kinds) + 1)
+    kinds = lab.kinds()
+    every = list(range(1, len(kinds) + 1))
     writes = [number for number in every if kinds[number - 1] == WRITE]
     rows = []
 
@@ -447,20 +477,19 @@ def table(lab: Lab, kills: int, power: int) -> dict[str, Any]:
         rows.append(row | {"wrong": wrong[:5]})
         print(" | ".join(str(value) for value in row.values()), *wrong[:5], sep="\n   ", flush=True)
 
-    add("killed before each call", [lab.cut(KILL_BEFORE, at) for at in every])
-    add("killed after each call", [lab.cut(KILL_AFTER, at) for at in every])
-    add("killed in the middle of each write", [lab.cut(TORN, at) for at in writes])
-    add("disk full from each call on", [lab.cut(FAIL_FROM, at, errno.ENOSPC) for at in every])
-    add("I/O error at each call, once", [lab.cut(FAIL_ONCE, at, errno.EIO) for at in every])
-    add("disk read-only from each call on", [lab.cut(FAIL_FROM, at, errno.EROFS) for at in every])
+    add("killed before each call", lab.cuts(KILL_BEFORE, every))
+    add("killed in the middle of each write", lab.cuts(TORN, writes))
+    add("disk full from each call on", lab.cuts(FAIL_FROM, every, errno.ENOSPC))
+    add("I/O error at each call, once", lab.cuts(FAIL_ONCE, every, errno.EIO))
+    add("disk read-only from each call on", lab.cuts(FAIL_FROM, every, errno.EROFS))
     if power:
-        lost = lab.power(lambda total: list(range(0, total + 1)), 3 + power)
-        assert lost["complete"] == [], lost["complete"]
+        lost = lab.power(1, list(range(3 + power)))
+        assert lost["unexplained"] == [], lost["unexplained"]
         for variant, name in enumerate(("all unsynced lost", "unsynced contents lost", "unsynced names lost")):
-            add(f"power lost, {name}", [c for c in lost["cases"] if c["variant"] == variant])
-        add("power lost, random part of the unsynced", [c for c in lost["cases"] if c["variant"] >= 3])
+            add(f"power lost, {name}", [case for case in lost["cases"] if case["variant"] == variant])
+        add("power lost, a random part of the unsynced kept", [c for c in lost["cases"] if c["variant"] >= 3])
     if kills:
-        add("killed at random instants", lab.kills(-(-kills // 10), 10, seed=1))
+        add("killed at random instants", lab.kills(-(-kills // 10), 10, seed=1, longest_s=0.25))
     return {"calls": len(kinds), "kinds": Counter(KINDS[kind] for kind in kinds), "rows": rows}
 
 

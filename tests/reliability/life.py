@@ -7,7 +7,6 @@ is left and returns what is wrong with it.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
 import time
@@ -18,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from perdure.errors import PerdureError, StaleProjectionError
-from perdure.memory import Encoders, Memory, database, projection, recall
+from perdure.errors import PerdureError, StaleProjectionError, StorageError
+from perdure.memory import Encoders, Memory, database, projection, vectors
 from perdure.memory.directory import write_atomically
-from perdure.memory.vectors import PictureVectors, TextVectors
 from perdure.records import Effect, Event, KeyFrame, Label, OutcomeStatus, Record, Space, Trust
 
 DIM = 16
@@ -71,8 +69,7 @@ class World:
 
 def shrink() -> None:
     """Have segments sealed and the write-ahead log checkpointed after a few records, so that a short life does both."""
-    recall.TextVectors = functools.partial(TextVectors, segment_rows=4)
-    recall.PictureVectors = functools.partial(PictureVectors, segment_rows=4)
+    vectors.SEGMENT_ROWS = 4
     connect = database._connect
 
     def impatient(path: Path, options: str) -> Any:
@@ -88,14 +85,36 @@ def open_memory(root: Path, generation: int, *, read_only: bool = False) -> Memo
     return Memory.open(root, encoders=encoders, clock=TickClock(generation), read_only=read_only)
 
 
-def live(root: Path, world: World, report: Callable[[str], None], generation: int, rounds: int) -> None:
-    """Live through ``rounds`` of remembering and acting, then close; ``report`` gets one line an acknowledged thing."""
+def live(
+    root: Path,
+    world: World,
+    report: Callable[[str], None],
+    generation: int,
+    rounds: int,
+    refused: Callable[[StorageError], None] | None = None,
+) -> None:
+    """Live through ``rounds`` of remembering and acting, then close.
+
+    Args:
+        root: the agent's directory.
+        world: what is acted upon.
+        report: gets one line for everything that was acknowledged.
+        generation: number of this life in the directory; distinguishes times and words.
+        rounds: how many.
+        refused: told when the disk refuses; the same memory then goes on with the next round.
+    """
     with open_memory(root, generation) as memory:
         acknowledge(report, *memory.journal.read(newest_first=True, limit=1))
         settle(memory, report)
         for number in range(rounds):
-            one_round(memory, world, report, f"pebble{generation:03d}x{number:03d}")
-            write_atomically(root / SNAPSHOT, snapshot(generation * 1000 + number))
+            try:
+                one_round(memory, world, report, f"pebble{generation:03d}x{number:03d}")
+                with database.translated("saving the snapshot"):
+                    write_atomically(root / SNAPSHOT, snapshot(generation * 1000 + number))
+            except StorageError as error:
+                if refused is None:
+                    raise
+                refused(error)
 
 
 def one_round(memory: Memory, world: World, report: Callable[[str], None], word: str) -> None:
@@ -224,7 +243,7 @@ def _check_acts(memory: Memory, world: World) -> list[str]:
 def _check_answers(memory: Memory, told: list[tuple[int, str]]) -> list[str]:
     wrong = []
     for seq, word in [*told[:1], *told[-2:]]:
-        found = [hit.record.seq for hit in memory.recall(word, k=5).hits]
+        found = [hit.record.seq for hit in memory.recall(word, k=3, kinds=["told"]).hits]
         if seq not in found:
             wrong.append(f"recall of {word} (record {seq}) found {found}")
         if seq not in {source for fact in memory.facts(word) for source in fact.evidence}:
