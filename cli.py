@@ -84,7 +84,9 @@ def watch(
     video: Annotated[str, typer.Argument(help="Video file, camera:0, or a stream's URL.")],
     agent: Annotated[Path, typer.Option("--agent", metavar="DIR", help="The agent's directory.")],
     encoder: EncoderOption = DEFAULT_ENCODER,
-    start: Annotated[str | None, typer.Option(help="World time of the first frame (ISO); now by default.")] = None,
+    start: Annotated[
+        str | None, typer.Option(help="World time of the first frame (ISO); by default it ends now.")
+    ] = None,
     again: Annotated[bool, typer.Option(help="Watch a file that has been watched.")] = False,
 ) -> None:
     """Watch a video; every event is durable when its line is printed. After a kill it goes on where it stopped."""
@@ -105,7 +107,8 @@ def watch(
     resumed = f", from frame {report.resumed_from} on" if report.resumed_from else ""
     out.print(
         f"{report.events} events from {report.stats.frames_read} frames{resumed}; "
-        f"{report.stats.encoded} pictures encoded, {report.stats.frames_per_s:.0f} frames/s, at most {report.stats.queue_high_water} frames waiting, "
+        f"{report.stats.encoded} pictures encoded, "
+        f"{report.stats.frames_per_s:.0f} frames/s, at most {report.stats.queue_high_water} frames waiting, "
         f"{report.stats.peak_rss_mb:.0f} MB"
     )
 

@@ -233,7 +233,8 @@ class Agent:
 
         Args:
             video: path, ``camera:0``, or a stream's URL.
-            start: world time of the first frame; now by default.
+            start: world time of the first frame; by default a file is taken to have been recorded just now, so that it
+                ends now.
             again: watch a file once more although it has been watched.
             on_event: called with each event and the number of its last frame.
 

@@ -20,8 +20,8 @@ from .questions import Query
 
 _MOST_EVIDENCE = 5
 PICTURE_EVIDENCE = {"imagenet-bridge": 0.60}
-"""Least cosine at which a key frame proves a name. On bikes.mp4, of twenty names, 0.60 keeps bike, bicycle, car, van, bus
-and suit, and refuses cat, dog, person, boat, train and pizza (0.41 to 0.54). An encoder that nobody calibrated proves
+"""Least cosine at which a key frame proves a name. On bikes.mp4, of twenty names, 0.60 keeps bike, bicycle, car, van,
+bus, suit, and refuses cat, dog, person, boat, train and pizza (0.41 to 0.54). An encoder that nobody calibrated proves
 nothing by its vectors alone."""
 _NEVER = 2.0
 _FRAME_CONFIDENCE = 0.6

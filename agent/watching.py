@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from ..clock import from_us, to_us
 from ..memory import Memory
-from ..perception import ImageEncoder, Watcher, WatchStats, open_source
+from ..perception import ImageEncoder, Source, Watcher, WatchStats, open_source
 from ..records import Event, Record
 
 
@@ -41,18 +41,18 @@ def watch(
     on_event: Callable[[Event, int], None] | None,
 ) -> WatchReport:
     """Watch ``spec`` to its end; see `Agent.watch`."""
-    began = start or memory.now()
-    source = open_source(spec, start=began)
+    source = open_source(spec, start=start)
     seen = None if again or source.sha256 is None else _progress(memory, source.sha256)
-    if seen is not None:
+    if seen is not None and seen.complete:
         source.close()
-        if seen.complete:
-            return WatchReport(source.name, 0, seen.next_frame, True, False, None)
-        source = open_source(spec, start=seen.start)
-    else:
-        seen = _Progress(began, 0, None, 1, complete=False)
+        return WatchReport(source.name, 0, seen.next_frame, True, False, None)
+    if seen is None:
+        seen = _Progress(start or _start_of(source, memory.now()), 0, None, 1, complete=False)
         with memory.step() as step:
             step.note("watching", {"sha256": source.sha256, "name": source.name, "start_us": to_us(seen.start)})
+    if not source.live:
+        source.close()
+        source = open_source(spec, start=seen.start)
     last = seen.next_frame - 1
     with Watcher(
         source, encoder, resume_from=seen.next_frame, resume_time=seen.resume_time, next_track=seen.next_track
@@ -67,6 +67,13 @@ def watch(
     with memory.step() as step:
         step.note("watched", _watched(source, last, watcher.stats))
     return WatchReport(source.name, watcher.stats.events, seen.next_frame, True, source.truncated, watcher.stats)
+
+
+def _start_of(source: Source, now: datetime) -> datetime:
+    """When a recording began that nobody dated: so that it ends now, for nothing was seen in the future."""
+    if source.live or not source.frame_count or not source.fps:
+        return now
+    return now - timedelta(seconds=source.frame_count / source.fps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +112,7 @@ def _media(record: Record) -> dict[str, Any]:
     return media
 
 
-def _watched(source: Any, last_frame: int, stats: WatchStats) -> dict[str, Any]:
+def _watched(source: Source, last_frame: int, stats: WatchStats) -> dict[str, Any]:
     return {
         "sha256": source.sha256,
         "name": source.name,

@@ -179,4 +179,5 @@ def _advice(cause: BaseException) -> str:
         return "nothing acknowledged was lost: the disk or directory is read-only, make it writable and try again"
     if "locked" in text:
         return "another process holds the file: close it and try again"
-    return "nothing acknowledged was lost: check the disk and try again"
+    # SQLite does not say why: "disk I/O error", "unable to open database file".
+    return "nothing acknowledged was lost: check that the disk has space, can be written and works, then try again"

@@ -20,6 +20,7 @@ import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from zlib import crc32
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from filelock import FileLock, Timeout
@@ -184,16 +185,18 @@ class Witness:
         """Remember ``seq``."""
         # The record is durable already: a disk that refuses this note must not make it look as if it were not.
         with contextlib.suppress(OSError):
+            number = f"{seq:020d}"
             file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o644)
             try:
-                os.pwrite(file, f"{seq:020d}\n".encode(), 0)
+                os.pwrite(file, f"{number} {crc32(number.encode()):08x}\n".encode(), 0)
             finally:
                 os.close(file)
 
     def read(self) -> int:
-        """The number it remembers; 0 if it remembers none."""
+        """The number it remembers; 0 if it remembers none, or was torn by a loss of power."""
         try:
-            return int(self._path.read_text("ascii"))
+            number, _, mark = self._path.read_text("ascii").strip().partition(" ")
+            return int(number) if mark == f"{crc32(number.encode()):08x}" else 0
         except (OSError, ValueError):
             return 0
 

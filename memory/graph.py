@@ -147,18 +147,25 @@ def _fitting(rows: Sequence[sa.Row[Any]], entities: set[str], most: int) -> list
     return kept
 
 
-def _facts(memory: Memory, keys: Sequence[str] | None, when: Interval | None, limit: int) -> Sequence[sa.Row[Any]]:
+def _facts(memory: Memory, keys: Sequence[str] | None, when: Interval | None, limit: int) -> list[sa.Row[Any]]:
+    """The newest facts, of ``keys`` if they are given."""
     # What the same record made and ended was never believed: a step on the way to what a sentence says.
-    believed = sa.or_(facts.c.known_to_us.is_(None), facts.c.known_to_us > facts.c.known_from_us)
-    query = sa.select(facts).where(facts.c.owner == memory.settings.owner, believed)
-    if keys is not None:
-        values = [*keys, *(f"{preposition} {key}" for key in keys for preposition in _PREPOSITION_KEYS)]
-        query = query.where(sa.or_(facts.c.subject_key.in_(keys), facts.c.object_key.in_(values)))
+    bounds = [sa.or_(facts.c.known_to_us.is_(None), facts.c.known_to_us > facts.c.known_from_us)]
     if when is not None and when.start is not None:
-        query = query.where(sa.or_(facts.c.valid_to_us.is_(None), facts.c.valid_to_us > to_us(when.start)))
+        bounds.append(sa.or_(facts.c.valid_to_us.is_(None), facts.c.valid_to_us > to_us(when.start)))
     if when is not None and when.end is not None:
-        query = query.where(sa.or_(facts.c.valid_from_us.is_(None), facts.c.valid_from_us < to_us(when.end)))
-    return _fetch(memory, query.order_by(facts.c.id.desc()).limit(limit))
+        bounds.append(sa.or_(facts.c.valid_from_us.is_(None), facts.c.valid_from_us < to_us(when.end)))
+    query, owner = sa.select(facts).where(*bounds).limit(limit), memory.settings.owner
+    # SQLite is led to the right index: by number for the newest, by name for the rest (0.9 s else, of 200,000 facts).
+    if keys is None:
+        mine = query.where(sa.func.coalesce(facts.c.owner, "") == owner).order_by(facts.c.id.desc())
+        return list(_fetch(memory, mine))
+    values = [*keys, *(f"{preposition} {key}" for key in keys for preposition in _PREPOSITION_KEYS)]
+    rows: dict[int, sa.Row[Any]] = {}
+    for named in (facts.c.subject_key.in_(keys), facts.c.object_key.in_(values)):
+        mine = query.where(facts.c.owner == owner, named).order_by(sa.func.coalesce(facts.c.id, 0).desc())
+        rows |= {row.id: row for row in _fetch(memory, mine)}
+    return [rows[number] for number in sorted(rows, reverse=True)[:limit]]
 
 
 def _sources(memory: Memory, ids: Sequence[int]) -> dict[tuple[int, bool], list[int]]:
@@ -173,14 +180,14 @@ def _sources(memory: Memory, ids: Sequence[int]) -> dict[tuple[int, bool], list[
 def _boots(memory: Memory, when: Interval | None, limit: int) -> list[Record]:
     """The newest ``limit`` boots after an outage that overlaps ``when``, oldest first."""
     when = when or Interval()
-    query = _records_query(memory, ["boot"], limit)
+    bounds: list[sa.ColumnElement[bool]] = []
     if when.start is not None:
-        query = query.where(records.c.wall_us > to_us(when.start))
+        bounds.append(records.c.wall_us > to_us(when.start))
     if when.end is not None:  # the first boot after the end may close a gap that began before it
         end_us = to_us(when.end)
         after = sa.select(sa.func.min(records.c.seq)).where(records.c.kind == "boot", records.c.wall_us >= end_us)
-        query = query.where(sa.or_(records.c.wall_us < end_us, records.c.seq == after.scalar_subquery()))
-    boots = memory.journal.get(row.seq for row in _fetch(memory, query))
+        bounds.append(sa.or_(records.c.wall_us < end_us, records.c.seq == after.scalar_subquery()))
+    boots = memory.journal.get(_newest(memory, ["boot"], limit, bounds))
     gaps = [(boots[seq], boots[seq].payload["previous_us"]) for seq in sorted(boots)]
     return [b for b, us in gaps if us is not None and (when.end is None or from_us(us) < when.end)]
 
@@ -192,20 +199,26 @@ def _records(
     limit = max(0, limit)
     evidence = sorted({seq for seqs in sources for seq in seqs}, reverse=True)
     if about is None:
-        newest = _fetch(memory, _records_query(memory, RECORD_KINDS, limit).where(*_overlapping(when)))
-        others, evidence = [row.seq for row in newest], evidence[: limit // 2]
+        others, evidence = _newest(memory, RECORD_KINDS, limit, _overlapping(when)), evidence[: limit // 2]
     else:
         found = memory.recall(None, when, max(1, limit), entity=about, kinds=["event", "told"])
         others = [hit.record.seq for hit in found.hits]
-    wanted = _records_query(memory, RECORD_KINDS, len(evidence)).where(records.c.seq.in_(evidence), *_overlapping(when))
-    inside = [row.seq for row in _fetch(memory, wanted)]
+    bounds = [records.c.seq.in_(evidence), *_overlapping(when)]
+    inside = _newest(memory, RECORD_KINDS, len(evidence), bounds)
     stored = memory.journal.get(list(dict.fromkeys([*inside, *others]))[:limit])
     return [stored[seq] for seq in sorted(stored)]
 
 
-def _records_query(memory: Memory, kinds: Sequence[str], limit: int) -> sa.Select[Any]:
-    query = sa.select(records.c.seq).where(records.c.kind.in_(kinds), records.c.owner == memory.settings.owner)
-    return query.order_by(records.c.seq.desc()).limit(limit)
+def _newest(memory: Memory, kinds: Sequence[str], limit: int, bounds: Sequence[sa.ColumnElement[bool]]) -> list[int]:
+    """Numbers of the newest records within ``bounds``, newest first."""
+    # Each kind by the index on (kind, seq): one query over all kinds would sort the whole journal.
+    found: list[int] = []
+    for kind in kinds:
+        query = sa.select(records.c.seq).where(
+            records.c.kind == kind, records.c.owner == memory.settings.owner, *bounds
+        )
+        found += [row.seq for row in _fetch(memory, query.order_by(records.c.seq.desc()).limit(limit))]
+    return sorted(found, reverse=True)[:limit]
 
 
 def _overlapping(when: Interval | None) -> list[sa.ColumnElement[bool]]:

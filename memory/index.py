@@ -16,8 +16,9 @@ from .words import Scope
 
 EXACT_ROWS = 32_768
 """Sealed rows in scope up to which all are compared: 50 MB at 384 numbers, 5 ms."""
-FIRST_LISTS = 128
-"""Lists that are read first above that: about 8,000 rows."""
+FIRST_LISTS = 256
+"""Lists that are read first above that: about 16,000 rows. Of 500,000 vectors like MiniLM's of LoCoMo turns, 128, 256
+and 512 lists find 67, 86 and 93 % of the exact ten nearest, in 4, 9 and 16 ms on a busy machine (all: 86 ms)."""
 
 
 class Near(NamedTuple):

@@ -19,6 +19,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from ..errors import StaleProjectionError
 from ..records import Problem, Record
+from .database import translated
 from .journal import Journal
 from .schema import projections
 
@@ -84,6 +85,7 @@ class CatchUp:
     def members(self) -> Mapping[str, Projection]:
         return self._members
 
+    @translated("reading what a projection reflects")
     def reflects(self, name: str) -> int:
         """The newest record that a projection reflects; -1 if it is missing or another producer made it."""
         with self._engine.connect() as connection:
@@ -138,6 +140,7 @@ class CatchUp:
             self._advance(member, last, None)
         return last
 
+    @translated("catching up with the journal")
     def _advance(self, member: Projection, last: int, deadline: float | None) -> bool:
         reached = self.reflects(member.name)
         if reached < 0 or reached > last:

@@ -58,6 +58,9 @@ class EventSettings:
     """Frames held in memory while an event is open, from which the key frames are chosen."""
     most_named: int = 4
     """Moving things whose picture is encoded to name them, per event."""
+    label_probability: float = 0.1
+    """A label belongs to an event only if the encoder was at least this sure in one frame: on bikes.mp4 that keeps suit,
+    rickshaw and mountain bike, and drops llama, washing machine and turnstile."""
     name_probability: float = 0.3
     """A moving thing is named only if the encoder is at least this sure; a wrong name is worse than none."""
 
@@ -235,7 +238,8 @@ class EventSegmenter:
         if now is None or now.first_frame < self._first_frame:
             return ()
         tracklets = self._name(tracklets)
-        labels = tuple(Label(name, p) for name, p in sorted(now.labels.items(), key=lambda item: (-item[1], item[0])))
+        sure = [(name, p) for name, p in now.labels.items() if p >= self.settings.label_probability]
+        labels = tuple(Label(name, p) for name, p in sorted(sure, key=lambda item: (-item[1], item[0])))
         camera = now.frames_camera_moved > 0.3 * now.frames
         return (
             Event(

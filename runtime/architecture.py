@@ -92,7 +92,9 @@ def config_from_gguf(metadata: Mapping[str, Any], vocab: int) -> ModelConfig:
 
     scaling = metadata.get(f"{family}.rope.scaling.type", "none")
     if scaling != "none":
-        raise WeightsError(f"expected plain rotary positions, got scaling '{scaling}'; give the Hugging Face id instead")
+        raise WeightsError(
+            f"expected plain rotary positions, got scaling '{scaling}'; give the Hugging Face id instead"
+        )
     heads, hidden = int(get("attention.head_count")), int(get("embedding_length"))
     dim = int(metadata.get(f"{family}.attention.key_length", hidden // heads))
     window = metadata.get(f"{family}.attention.sliding_window")

@@ -183,7 +183,9 @@ class KVCache(Cache):  # type: ignore[misc]
             raise DamagedError(f"expected {path} to have the content that it was written with; delete it")
         tokens = tensors["tokens"].tolist()
         if len(tokens) > self.capacity:
-            raise BadInput(f"expected at most {self.capacity} tokens, {path} has {len(tokens)}; give more context_tokens")
+            raise BadInput(
+                f"expected at most {self.capacity} tokens, {path} has {len(tokens)}; give more context_tokens"
+            )
         for i, layer in enumerate(self.layers):
             if f"k.{i}" not in tensors:
                 continue

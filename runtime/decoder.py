@@ -24,9 +24,11 @@ from .quantize import ModelWeights
 
 _CHUNK = 512
 """Tokens of a long prompt between two looks at ``cancel``; bounds the memory of one pass."""
+_ROWS = 32
+"""Logits that are made at once: few enough for the product that does not unpack the whole output matrix."""
 
 
-class Cancelled(Exception):  # noqa: N818  (not an error: it never leaves runtime)
+class Cancelled(Exception):
     """The caller asked to stop in the middle of a prompt; the cache holds what was read."""
 
 
@@ -59,9 +61,7 @@ class Decoder:
         self._values = [layer.values[0] for layer in self.cache.layers]
         self._fused: FusedLayers | None = None
         if fused_fits(weights.layers, self.shape, dtype):
-            self._fused = FusedLayers(
-                weights.layers, self.shape, self._cosine, self._sine, self._keys, self._values
-            )
+            self._fused = FusedLayers(weights.layers, self.shape, self._cosine, self._sine, self._keys, self._values)
 
     @property
     def fused(self) -> bool:
@@ -96,7 +96,7 @@ class Decoder:
             h_MX = self._layers(torch.tensor(chunk), self.cache.length)
             self.cache.advance(chunk)
             if all_logits:
-                parts += [self._logits(rows) for rows in h_MX.split(MAX_TOKENS // 2)]
+                parts += [self._logits(h_MX[at : at + _ROWS]) for at in range(0, len(chunk), _ROWS)]
             elif start + _CHUNK >= len(tokens):
                 return self._logits(h_MX[-1:])[0]
         return torch.cat(parts)

@@ -119,7 +119,9 @@ class GgufFile:
             raise WeightsError(f"expected a known number format for {name}, got type {kind} in {self.path}")
         block, width = GGML_QUANT_SIZES[known[kind]]
         if not shape or shape[-1] % block:
-            raise WeightsError(f"expected rows of {name} in blocks of {block}, got {shape} in {self.path}; it is damaged")
+            raise WeightsError(
+                f"expected rows of {name} in blocks of {block}, got {shape} in {self.path}; it is damaged"
+            )
         length = prod(shape) // block * width
         if start + length > len(self._data):
             raise WeightsError(

@@ -23,7 +23,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -90,8 +90,8 @@ class ModelWeights:
     @property
     def bytes_per_token(self) -> int:
         """Bytes of weights that one decoded token reads."""
-        names = ("q", "k", "v", "o", "gate", "up", "down")
-        return self.output.bytes + sum(getattr(layer, n).bytes for layer in self.layers for n in names)
+        matrices = [w for x in self.layers for w in (x.q, x.k, x.v, x.o, x.gate, x.up, x.down)]
+        return self.output.bytes + sum(w.bytes for w in matrices)
 
 
 def load_weights(source: Source, precision: Precision = "quantized") -> ModelWeights:
@@ -141,7 +141,7 @@ def store_weights(source: Source, cache_dir: Path) -> ModelWeights:
         Path(temporary).replace(target)
     except (OSError, SafetensorError) as error:
         raise StorageError(
-            f"expected to keep the re-packed weights in {cache_dir}, got {error}; free some space or give another folder"
+            f"expected to keep the re-packed weights in {cache_dir}, got {error}; free space or give another folder"
         ) from error
     return _open(target, source.sha256)
 
@@ -157,7 +157,7 @@ def choose_bits(name: str, kind: str, layout: Layout) -> Bits:
     own: Bits = 4 if kind in _FOUR else 5 if kind in _FIVE else 8
     if layout == "torch":
         small = own == 4 or name == "output.weight" or any(part in name for part in _MLP)
-        return 4 if small and own < 8 or name == "output.weight" else 8
+        return 4 if (small and own < 8) or name == "output.weight" else 8
     return min(own, 5) if name == "output.weight" else own
 
 
@@ -226,6 +226,9 @@ def _open(path: Path, source_sha256: str) -> ModelWeights:
     config = ModelConfig.from_dict(about["config"])
     tensors: dict[str, Tensor | PackedWeight] = dict(plain)
     for name, (layout, bits, rows, cols) in about["packed"].items():
+        if layout == "torch":
+            # torch's products crash on memory that is not aligned as its own allocator does; ours do not mind.
+            plain |= {key: plain[key].clone() for key in (name, f"{name}.scales")}
         tensors[name] = PackedWeight(layout, bits, rows, cols, plain[name], plain.get(f"{name}.scales"))
     tokenizer = tokenizer_from_json(bytes(plain["tokenizer"].numpy()).decode(), config.eos, config.bos)
     template = bytes(plain["chat_template"].numpy()).decode().strip()
@@ -256,15 +259,7 @@ def _assemble(
     def bias(name: str) -> Tensor | None:
         return plain(name) if name in tensors else None
 
-    layers = tuple(
-        LayerWeights(
-            *(packed(f"blk.{i}.{name}.weight") for name in LAYER_MATRICES),
-            plain(f"blk.{i}.attn_norm.weight"),
-            plain(f"blk.{i}.ffn_norm.weight"),
-            *(bias(f"blk.{i}.{name}.bias") for name in ("attn_q", "attn_k", "attn_v")),
-        )
-        for i in range(config.layers)
-    )
+    layers = tuple(_layer(i, packed, plain, bias) for i in range(config.layers))
     offset = int(plain("token_embd.offset").item()) if "token_embd.offset" in tensors else 0
     scales = plain("token_embd.scales") if "token_embd.scales" in tensors else None
     return ModelWeights(
@@ -277,4 +272,26 @@ def _assemble(
         layers=layers,
         norm_out=plain("output_norm.weight"),
         output=packed("output.weight"),
+    )
+
+
+def _layer(
+    i: int,
+    packed: Callable[[str], PackedWeight],
+    plain: Callable[[str], Tensor],
+    bias: Callable[[str], Tensor | None],
+) -> LayerWeights:
+    return LayerWeights(
+        q=packed(f"blk.{i}.attn_q.weight"),
+        k=packed(f"blk.{i}.attn_k.weight"),
+        v=packed(f"blk.{i}.attn_v.weight"),
+        o=packed(f"blk.{i}.attn_output.weight"),
+        gate=packed(f"blk.{i}.ffn_gate.weight"),
+        up=packed(f"blk.{i}.ffn_up.weight"),
+        down=packed(f"blk.{i}.ffn_down.weight"),
+        norm_in=plain(f"blk.{i}.attn_norm.weight"),
+        norm_ffn=plain(f"blk.{i}.ffn_norm.weight"),
+        bias_q=bias(f"blk.{i}.attn_q.bias"),
+        bias_k=bias(f"blk.{i}.attn_k.bias"),
+        bias_v=bias(f"blk.{i}.attn_v.bias"),
     )

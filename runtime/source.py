@@ -61,7 +61,7 @@ def check_shapes(config: ModelConfig, shapes: Mapping[str, tuple[int, ...]], whe
         WeightsError: one is missing or has another shape.
     """
     q, kv = config.heads * config.head_dim, config.kv_heads * config.head_dim
-    layer = {
+    layer: dict[str, tuple[int, ...]] = {
         "attn_q.weight": (q, config.hidden),
         "attn_k.weight": (kv, config.hidden),
         "attn_v.weight": (kv, config.hidden),
@@ -72,9 +72,12 @@ def check_shapes(config: ModelConfig, shapes: Mapping[str, tuple[int, ...]], whe
         "attn_norm.weight": (config.hidden,),
         "ffn_norm.weight": (config.hidden,),
     }
-    optional = {"attn_q.bias": (q,), "attn_k.bias": (kv,), "attn_v.bias": (kv,)}
-    needed = {"token_embd.weight": (config.vocab, config.hidden), "output_norm.weight": (config.hidden,)}
-    may = {"output.weight": (config.vocab, config.hidden)}
+    optional: dict[str, tuple[int, ...]] = {"attn_q.bias": (q,), "attn_k.bias": (kv,), "attn_v.bias": (kv,)}
+    needed: dict[str, tuple[int, ...]] = {
+        "token_embd.weight": (config.vocab, config.hidden),
+        "output_norm.weight": (config.hidden,),
+    }
+    may: dict[str, tuple[int, ...]] = {"output.weight": (config.vocab, config.hidden)}
     for i in range(config.layers):
         needed |= {f"blk.{i}.{name}": shape for name, shape in layer.items()}
         may |= {f"blk.{i}.{name}": shape for name, shape in optional.items()}
@@ -108,7 +111,9 @@ def folder_source(folder: Path) -> Source:
                     part, name = opened.get_slice(theirs), _gguf_name(theirs)
                     where[name], shapes[name], kinds[name] = file, tuple(part.get_shape()), str(part.get_dtype())
         except SafetensorError as error:
-            raise WeightsError(f"expected a whole safetensors file, {file} is damaged ({error}); get it again") from None
+            raise WeightsError(
+                f"expected a whole safetensors file, {file} is damaged ({error}); get it again"
+            ) from None
     check_shapes(config, shapes, str(folder))
 
     def read(name: str) -> Tensor:

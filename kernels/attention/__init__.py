@@ -83,9 +83,7 @@ def _check(q: Tensor, k: Tensor, v: Tensor, window: int | None, bias: Tensor | N
             f"expected q [B, H, S, D] and k, v [B, K, T, D], got {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}"
         )
     if q.shape[0] != k.shape[0] or q.shape[3] != k.shape[3] or q.shape[1] % k.shape[1]:
-        raise BadInput(
-            f"expected equal B and D, and H a multiple of K, got q {tuple(q.shape)} and k {tuple(k.shape)}"
-        )
+        raise BadInput(f"expected equal B and D, and H a multiple of K, got q {tuple(q.shape)} and k {tuple(k.shape)}")
     if not 1 <= q.shape[2] <= k.shape[2]:
         raise BadInput(f"expected 1 <= S <= T (the queries are the last positions), got S={q.shape[2]}, T={k.shape[2]}")
     if q.dtype != k.dtype or q.dtype != v.dtype:

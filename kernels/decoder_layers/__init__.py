@@ -20,7 +20,7 @@ _pointer = ctypes.c_void_p
 
 
 class _Shape(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         *((name, ctypes.c_int64) for name in ("hidden", "heads", "kv_heads", "dim", "ffn", "capacity", "window")),
         ("eps", ctypes.c_float),
         ("scale", ctypes.c_float),
@@ -30,7 +30,7 @@ class _Shape(ctypes.Structure):
 
 
 class _Layer(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         *((name, Matrix) for name in ("q", "k", "v", "o", "gate", "up", "down")),
         *((name, _pointer) for name in ("norm_in", "norm_ffn", "bias_q", "bias_k", "bias_v")),
         *((name, _pointer) for name in ("key_bias", "keys", "values")),
@@ -112,9 +112,7 @@ class FusedLayers:
         """
         tokens = h_MX.shape[0]
         if h_MX.dtype != torch.float32 or h_MX.shape != (tokens, self._hidden) or not h_MX.is_contiguous():
-            raise BadInput(
-                f"expected contiguous float32 [M, {self._hidden}], got {h_MX.dtype} {tuple(h_MX.shape)}"
-            )
+            raise BadInput(f"expected contiguous float32 [M, {self._hidden}], got {h_MX.dtype} {tuple(h_MX.shape)}")
         if not 1 <= tokens <= MAX_TOKENS or position < 0 or position + tokens > self._capacity:
             raise BadInput(
                 f"expected 1 to {MAX_TOKENS} tokens that end within {self._capacity} positions, "

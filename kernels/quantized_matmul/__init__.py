@@ -34,7 +34,7 @@ DENSE_FROM = 48
 class Matrix(ctypes.Structure):
     """A packed weight as native.h sees it. The tensor must outlive it."""
 
-    _fields_ = [  # noqa: RUF012  (the form that ctypes asks for)
+    _fields_ = [
         ("data", ctypes.c_void_p),
         ("rows", ctypes.c_int64),
         ("cols", ctypes.c_int64),

@@ -41,11 +41,11 @@ class Quantized:
     """Codes and scales before packing. N outputs, K inputs, G = K / 32 groups."""
 
     bits: int
-    codes_NK: Tensor
+    codes_NK: Tensor  # noqa: N815
     """uint8."""
-    scale_NG: Tensor
+    scale_NG: Tensor  # noqa: N815
     """float16."""
-    low_NG: Tensor | None
+    low_NG: Tensor | None  # noqa: N815
     """float16 for 4 bits; None where it follows from the scale."""
 
     def dequantize(self) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-
 from perdure.errors import BadInput
 from perdure.kernels import attention, attention_reference
 
@@ -69,7 +68,9 @@ def test_a_very_negative_bias_hides_a_key() -> None:
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(change: dict[str, tuple[int, ...]], says: str) -> None:
-    q, k, v = (torch.zeros(change.get(n, d)) for n, d in (("q", (1, 4, 2, 16)), ("k", (1, 2, 8, 16)), ("v", (1, 2, 8, 16))))
+    q, k, v = (
+        torch.zeros(change.get(n, d)) for n, d in (("q", (1, 4, 2, 16)), ("k", (1, 2, 8, 16)), ("v", (1, 2, 8, 16)))
+    )
     bias = torch.zeros(change["bias"]) if "bias" in change else None
     with pytest.raises(BadInput, match=says):
         attention(q, k, v, key_bias_BKT=bias)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from perdure.errors import BadInput
 from perdure.kernels import native, pack, quantize
 from perdure.kernels.decoder_layers import DecoderShape, FusedLayers, LayerWeights, decoder_layer
@@ -64,8 +63,15 @@ def test_fused_layers_equal_plain_ones(shape: DecoderShape, bias: bool) -> None:
             rows = slice(position, position + tokens)
             one = None if key_bias is None else key_bias[i]
             expected = decoder_layer(
-                expected, plain[i], shape, angles.cos()[rows], angles.sin()[rows], plain_kv[0][i], plain_kv[1][i],
-                position, one,
+                expected,
+                plain[i],
+                shape,
+                angles.cos()[rows],
+                angles.sin()[rows],
+                plain_kv[0][i],
+                plain_kv[1][i],
+                position,
+                one,
             )
         fused(h, position)
         # Activations of seven products per layer are rounded to int8, here, and to bfloat16, there.

@@ -6,7 +6,6 @@ import gguf
 import numpy as np
 import pytest
 import torch
-
 from perdure.errors import BadInput
 from perdure.kernels import PackedWeight, pack, quantize, quantized_matmul
 from perdure.kernels.quantized_matmul import best_layout, dequantize_packed, quantized_matmul_reference
@@ -52,8 +51,10 @@ def test_a_product_of_any_size_is_close_to_the_reference(kernels: str, bits: int
     for tokens in (1, 2, 3, 7, 60):
         x = matrix(tokens, shape[1], seed=tokens)
         expected = quantized_matmul_reference(x, weight, bias)
-        # int8 activations in groups of 32 cost 0.4 %, bfloat16 0.3 %, torch's int8 per output once more 0.6 %.
-        assert relative(quantized_matmul(x, packed, bias), expected) < 0.015
+        # In units of a typical output; int8 activations in groups of 32 cost 0.4 %, bfloat16 0.3 %, torch's int8 per
+        # output once more 0.6 %, each as a standard deviation.
+        typical = x.norm(dim=1).max() * weight.dequantize().norm(dim=1).max() / shape[1] ** 0.5
+        assert (quantized_matmul(x, packed, bias) - expected).abs().max() < 0.035 * typical
 
 
 @pytest.mark.parametrize("bits", [4, 5, 8])

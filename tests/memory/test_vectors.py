@@ -46,7 +46,8 @@ def near(memory: Memory, query: str, depth: int = 5, **scope: int) -> list[tuple
 
 def compared_with_all(memory: Memory, query: str, depth: int = 5) -> list[tuple[int, float]]:
     told = list(memory.journal.read(kinds=["told"]))
-    scores = ENCODER.encode_texts([record.payload["text"] for record in told]) @ ENCODER.encode_texts([query])[0]
+    everything = ENCODER.encode_texts([record.payload["text"] for record in told])
+    scores = np.vecdot(everything, ENCODER.encode_texts([query])[0])
     order = sorted(range(len(told)), key=lambda at: (-scores[at], told[at].seq))[:depth]
     return [(told[at].seq, float(scores[at])) for at in order]
 

@@ -31,6 +31,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import agent_life
 import cv2
 import life
 from perdure.errors import StorageError
@@ -38,7 +39,7 @@ from perdure.errors import StorageError
 COUNT, KILL_BEFORE, KILL_AFTER, TORN, FAIL_FROM, FAIL_ONCE = range(6)
 CREATE, WRITE, SYNC, RENAME, TRUNCATE, UNLINK, MKDIR, RMDIR, NOTE = range(1, 10)
 KINDS = ("", "create", "write", "sync", "rename", "truncate", "unlink", "mkdir", "rmdir")
-ROUNDS = 3
+ROUNDS = 2
 WORKERS = 2
 HERE = Path(__file__).resolve().parent
 
@@ -93,12 +94,17 @@ class Lab:
         self.shim = shim
         self.folder = folder
 
-    def cuts(self, mode: int, ats: list[int], code: int = 0) -> list[dict[str, Any]]:
+    def cuts(self, mode: int, ats: list[int], code: int = 0, sabotage: str = "") -> list[dict[str, Any]]:
         """For each of ``ats`` one life with one fault at that call, then an inspection."""
 
         def cut(at: int) -> dict[str, Any]:
             with self._place() as place:
-                reports, status = self._live(place, 0, lambda: self.shim.arm(place / "disk", mode, at, code))
+
+                def prepare() -> None:
+                    self.shim.arm(place / "disk", mode, at, code)
+                    _break(sabotage)
+
+                reports, status = self._live(place, 0, prepare)
                 return self._inspected(place, reports, status, 2) | {"at": at}
 
         return spread(cut, ats)
@@ -120,10 +126,10 @@ class Lab:
 
         return [result for life in spread(life_after_life, list(range(lives))) for result in life]
 
-    def power(self, every: int, variants: list[int]) -> dict[str, Any]:
+    def power(self, every: int, variants: list[int], sabotage: str = "") -> dict[str, Any]:
         """One life, traced; then the directory as a loss of power after every ``every``-th call could have left it."""
         with self._place() as place:
-            entries = self._traced(place)
+            entries = self._traced(place, sabotage)
             unexplained = differences(entries, place / "disk")
             total = sum(entry.kind != NOTE for entry in entries)
 
@@ -140,13 +146,54 @@ class Lab:
             cases = [(point, variant) for point in range(0, total + 1, every) for variant in variants]
             return {"unexplained": unexplained, "calls": total, "cases": spread(lost, cases)}
 
+    def acts(self, mode: int, every: int, kills: int, seed: int) -> list[dict[str, Any]]:
+        """An agent with irreversible things to do dies at every ``every``-th call, or ``kills`` times at random
+        instants, then lives once more; whatever happened, each thing was done once."""
+        with self._place() as place:
+            _, status = self._acting(place, 0, lambda: self.shim.arm(place / "disk", COUNT, 0, 0), note="count")
+            assert status == 0
+            total = int((place / "count").read_text())
+
+        def cut(at: int) -> dict[str, Any]:
+            with self._place() as place:
+                reports, _ = self._acting(place, 0, lambda: self.shim.arm(place / "disk", mode, at, 0))
+                return self._finished(place, reports, 2) | {"at": at}
+
+        def random_kills(number: int) -> dict[str, Any]:
+            chance = random.Random(1000 * seed + number)
+            reports: list[str] = []
+            with self._place() as place:
+                for generation in range(5):
+                    delay_s = chance.uniform(0.0, 0.15)
+                    reports += self._acting(place, 2 * generation, lambda: None, kill_after_s=delay_s)[0]
+                return self._finished(place, reports, 20) | {"at": number}
+
+        ats = list(range(1, total + 1, every)) if every else []
+        return spread(cut, ats) + spread(random_kills, list(range(-(-kills // 5))))
+
+    def _acting(
+        self, place: Path, generation: int, prepare: Callable[[], None], *, kill_after_s: float = -1.0, note: str = ""
+    ) -> tuple[list[str], int]:
+        def child(report: Callable[[str], None]) -> None:
+            prepare()
+            agent_life.live(place / "disk" / AGENT, life.World(place / "world"), report, generation)
+            if note:
+                (place / note).write_text(str(self.shim.calls()))
+
+        return forked(child, kill_after_s)
+
+    def _finished(self, place: Path, reports: list[str], generation: int) -> dict[str, Any]:
+        more, status = self._acting(place, generation, lambda: None)
+        return self._inspected(place, reports + more, status, generation + 1, agent_life.inspect)
+
     def kinds(self) -> list[int]:
         """The kinds of the calls of one whole life, in order."""
         with self._place() as place:
             return [entry.kind for entry in self._traced(place) if entry.kind != NOTE]
 
-    def _traced(self, place: Path) -> list[Entry]:
+    def _traced(self, place: Path, sabotage: str = "") -> list[Entry]:
         def prepare() -> None:
+            _break(sabotage)
             self.shim.arm(place / "disk", COUNT, 0, 0)
             self.shim.trace(place / "trace")
 
@@ -176,10 +223,12 @@ class Lab:
 
         return forked(child, kill_after_s)
 
-    def _inspected(self, place: Path, reports: list[str], status: int, generation: int) -> dict[str, Any]:
+    def _inspected(
+        self, place: Path, reports: list[str], status: int, generation: int, inspect: Any = life.inspect
+    ) -> dict[str, Any]:
         def child(report: Callable[[str], None]) -> None:
             world = life.World(place / "world")
-            report(json.dumps(life.inspect(place / "disk" / AGENT, world, reports, generation)))
+            report(json.dumps(inspect(place / "disk" / AGENT, world, reports, generation)))
 
         lines, ended = forked(child)
         if ended != 0 or not lines:
@@ -190,6 +239,11 @@ class Lab:
         acknowledged = sum(line.startswith("record ") for line in reports)
         more = {"status": status, "refusals": refusals, "acknowledged": acknowledged}
         return result | more | {"wrong": wrong + result["wrong"]}
+
+
+def _break(promise: str) -> None:
+    if promise:
+        life.sabotage(promise)
 
 
 def live_on(shim: Shim, place: Path, report: Callable[[str], None], generation: int) -> None:
@@ -445,6 +499,8 @@ def warm(shim: str) -> Lab:
         live_on(lab.shim, place, reports.append, 0)
         warmed = life.inspect(place / "disk" / AGENT, life.World(place / "world"), reports, 2)
         assert warmed["wrong"] == [], warmed
+    with lab._place() as place:
+        agent_life.live(place / "disk" / AGENT, life.World(place / "world"), reports.append, 0)
     return lab
 
 
@@ -490,6 +546,9 @@ def table(lab: Lab, kills: int, power: int) -> dict[str, Any]:
         add("power lost, a random part of the unsynced kept", [c for c in lost["cases"] if c["variant"] >= 3])
     if kills:
         add("killed at random instants", lab.kills(-(-kills // 10), 10, seed=1, longest_s=0.25))
+    add("an agent killed before each call, each act then done once", lab.acts(KILL_BEFORE, 1, 0, 0))
+    if kills:
+        add("an agent killed 5 times at random, each act then done once", lab.acts(KILL_BEFORE, 0, kills, 1))
     return {"calls": len(kinds), "kinds": Counter(KINDS[kind] for kind in kinds), "rows": rows}
 
 

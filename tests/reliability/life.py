@@ -7,6 +7,7 @@ is left and returns what is wrong with it.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import time
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from perdure.errors import PerdureError, StaleProjectionError, StorageError
-from perdure.memory import Encoders, Memory, database, projection, vectors
+from perdure.memory import Encoders, Memory, database, packs, projection, vectors
 from perdure.memory.directory import write_atomically
 from perdure.records import Effect, Event, KeyFrame, Label, OutcomeStatus, Record, Space, Trust
 
@@ -58,9 +59,9 @@ class World:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def act(self, intent: str) -> None:
+    def act(self, what: str) -> None:
         file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        os.write(file, f"{intent}\n".encode())
+        os.write(file, f"{what}\n".encode())
         os.close(file)
 
     def acts(self) -> list[str]:
@@ -69,15 +70,39 @@ class World:
 
 def shrink() -> None:
     """Have segments sealed and the write-ahead log checkpointed after a few records, so that a short life does both."""
-    vectors.SEGMENT_ROWS = 4
+    vectors.SEGMENT_ROWS = 2
     connect = database._connect
 
     def impatient(path: Path, options: str) -> Any:
         connection = connect(path, options)
-        connection.execute("PRAGMA wal_autocheckpoint=60")
+        connection.execute("PRAGMA wal_autocheckpoint=40")
         return connection
 
     database._connect = impatient
+
+
+class _NoSync:
+    """The module ``os`` on a disk that only says that it has synced."""
+
+    def fsync(self, file: int) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+
+_broken: set[str] = set()
+
+
+def sabotage(promise: str) -> None:
+    """Break a promise on purpose, to see that the laboratory notices."""
+    _broken.add(promise)
+    if promise == "packs are synced":
+        packs.os = _NoSync()
+    elif promise == "the journal is synced":
+        database.open_engine = functools.partial(database.open_engine, durable=False)
+    else:
+        assert promise == "intents come before acts", promise
 
 
 def open_memory(root: Path, generation: int, *, read_only: bool = False) -> Memory:
@@ -128,11 +153,14 @@ def one_round(memory: Memory, world: World, report: Callable[[str], None], word:
     memory.heartbeat()
     memory.catch_up()
     intent = f"act-{word}"
+    if "intents come before acts" in _broken:
+        world.act(word)
     with memory.step() as step:
         step.intent(intent, "press", {"what": word}, Effect.IRREVERSIBLE, told.seq)
     acknowledge(report, *step.records)
-    world.act(intent)
-    report(f"world {intent}")
+    if "intents come before acts" not in _broken:
+        world.act(word)
+    report(f"world {word}")
     with memory.step() as step:
         step.outcome(intent, OutcomeStatus.DONE)
     acknowledge(report, *step.records)
@@ -235,7 +263,7 @@ def _check_outage(memory: Memory) -> list[str]:
 
 def _check_acts(memory: Memory, world: World) -> list[str]:
     acts = world.acts()
-    intended = [record.payload["intent"] for record in memory.journal.read(kinds=["intent"])]
+    intended = [record.payload["arguments"]["what"] for record in memory.journal.read(kinds=["intent"])]
     wrong = [f"{act} was done {acts.count(act)} times" for act in set(acts) if acts.count(act) > 1]
     return wrong + [f"{act} was done without a durable intent" for act in acts if act not in intended]
 

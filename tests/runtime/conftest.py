@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from perdure.kernels import native
 from perdure.runtime.tiny import TinyModel, make_tiny_model
 
@@ -38,3 +37,14 @@ def kernels(request: pytest.FixtureRequest, build_dir: Path) -> Iterator[str]:
 def _no_gradients() -> Iterator[None]:
     with torch.inference_mode():
         yield
+
+
+@pytest.fixture(scope="session")
+def published() -> Path:
+    """The published planner model, if it has been fetched."""
+    from perdure.runtime.weights import locate
+
+    path = locate("qwen2.5-coder-0.5b-instruct-q4_k_m")
+    if path is None:
+        pytest.skip("needs `perdure weights fetch`")
+    return path

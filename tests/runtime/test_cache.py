@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
-
 from perdure.errors import BadInput, DamagedError, StorageError, VersionError
 from perdure.runtime import cache as cache_module
 from perdure.runtime.cache import KVCache
@@ -16,6 +14,7 @@ from perdure.runtime.decoder import Decoder
 from perdure.runtime.planner import open_source
 from perdure.runtime.quantize import ModelWeights, load_weights
 from perdure.runtime.tiny import TinyModel
+from safetensors.torch import save_file
 
 TOKENS = [(5 * i + 1) % 380 for i in range(60)]
 

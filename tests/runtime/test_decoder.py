@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
-
 from perdure.errors import BadInput
 from perdure.runtime.decoder import Cancelled, Decoder
 from perdure.runtime.planner import open_source
 from perdure.runtime.quantize import load_weights
 from perdure.runtime.tiny import TinyModel, TinyShape, make_tiny_model
+from transformers import AutoModelForCausalLM
 
 TOKENS = [(7 * i * i + 3 * i) % 380 for i in range(150)]
 
@@ -55,8 +54,8 @@ def test_reading_in_pieces_gives_the_logits_of_reading_at_once(tiny: TinyModel) 
     torch.testing.assert_close(pieces.read(TOKENS[41:]), exact(tiny.folder).read(TOKENS), rtol=1e-4, atol=1e-4)
 
 
-# Random weights magnify every rounding; what it costs on real weights is in runtime/quantize.py. Measured: native 0.044,
-# 0.015, 0.023; torch 0.079 (output matrix in 4 bits), 0.185 (feed-forward too), 0.023.
+# Random weights magnify every rounding; what it costs on real weights is in runtime/quantize.py. Measured: native
+# 0.044, 0.015, 0.023; torch 0.079 (output matrix in 4 bits), 0.185 (feed-forward too), 0.023.
 STATED = {
     "Q8_0": {"native": 0.055, "torch": 0.10},
     "Q5_0": {"native": 0.025, "torch": 0.22},
