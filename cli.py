@@ -40,7 +40,8 @@ bench_app = typer.Typer(no_args_is_help=True, help="Measure; prints a table, wri
 app.add_typer(weights_app, name="weights")
 app.add_typer(bench_app, name="bench")
 
-out = Console(highlight=False, soft_wrap=True)
+# Into a file or a pipe, tables are as wide as they need to be.
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 180)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The agent's directory.", show_default=False)]

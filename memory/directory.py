@@ -225,7 +225,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def _is_ours(name: str) -> bool:
-    return name in {*_FOLDERS, "lock", ".AGENT.toml.tmp"} or name.removeprefix("perdure.db") in _DATABASE
+    return name in {*_FOLDERS, "lock", "witness", ".AGENT.toml.tmp"} or name.removeprefix("perdure.db") in _DATABASE
 
 
 def _write_holder(path: Path) -> None:

@@ -24,7 +24,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from .. import __version__
 from ..clock import Clock, SystemClock, from_us, to_us
-from ..errors import BadInput, DamagedError, PerdureError
+from ..errors import BadInput, DamagedError, PerdureError, StorageError
 from ..records import Blob, Fact, Image, Interval, Outage, Problem, Recall, Record
 from . import checking, database, directory
 from .checking import Comparison
@@ -44,6 +44,8 @@ logger = logging.getLogger("perdure")
 
 CLOCK_ERROR_US = 1_000_000
 """Uncertainty of a wall clock. One that is further behind the newest record has been set back; less is jitter."""
+_CLOSING_S = 2.0
+"""How long closing may take to catch up, so that who only reads finds every projection level."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,13 +175,14 @@ class Memory:
         return self._open
 
     def close(self) -> None:
-        """Note that this was on purpose, and let go of the directory. Harmless to repeat."""
+        """Note that this was on purpose, catch up, and let go of the directory. Harmless to repeat."""
         if not self._open:
             return
         try:
             if self._lives:
                 with self.step() as step:
                     step.note("stop", {})
+                self._catch_up_for_readers()
         finally:
             self._release()
 
@@ -419,6 +422,13 @@ class Memory:
             )
             if behind_us > CLOCK_ERROR_US:
                 step.note("clock", {"reading_us": to_us(reading), "behind_us": behind_us})
+
+    def _catch_up_for_readers(self) -> None:
+        try:
+            self._projections.advance(_CLOSING_S)
+        except StorageError as error:
+            # Closing must not fail for what can be derived later; whoever reads it is told.
+            logger.warning("closed without catching up: %s", error)
 
     def _release(self) -> None:
         self._open = False

@@ -20,7 +20,7 @@ import os
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,7 @@ def bench_planner(
     with torch.inference_mode():
         _time_engine(planner.engine, prompt)
     resident_mb = _resident_mb() - before
-    peer = _open_llama(Path(path), torch.get_num_threads())
+    peer = _open_llama(Path(path), torch.get_num_threads(), planner.tokenizer.encode("a")[-1])
     ours: list[_Speed] = []
     theirs: list[_Speed] = []
     with torch.inference_mode():
@@ -112,8 +112,8 @@ def bench_planner(
 def bench_text() -> str:
     """A few thousand tokens of English about code: documentation strings of Python's standard library.
 
-    It is on every machine and none of it is carried here; it differs a little from one Python version to the next, which
-    is why results name its hash.
+    It is on every machine and none of it is carried here; it differs a little from one Python version to the next,
+    which is why results name its hash.
     """
     parts = []
     for name in _MODULES:
@@ -159,10 +159,15 @@ def _time_engine(engine: Engine, prompt: Sequence[int]) -> _Speed:
 
 
 class _Llama:
-    """llama.cpp through `xllamacpp`, asked with token ids."""
+    """llama.cpp through `xllamacpp`, asked with token ids.
 
-    def __init__(self, server: Any) -> None:
-        self._server = server
+    Args:
+        plain: a token of one ASCII letter. Scoring makes the server "say" it, which leaves the probabilities alone: it
+            reports none for a token that ends the text or is part of a character.
+    """
+
+    def __init__(self, server: Any, plain: int) -> None:
+        self._server, self._plain = server, plain
 
     def ask(self, prompt: Sequence[int], **settings: Any) -> dict[str, Any]:
         body = {"prompt": list(prompt), "temperature": 0.0, "stream": False, **settings}
@@ -186,16 +191,16 @@ class _Llama:
         return math.exp(total / count)
 
     def _logprob(self, prefix: Sequence[int], follows: int, vocab: int) -> float:
-        """Log-probability of one token; all of the vocabulary is asked for only when it is not among the first 1,000."""
+        """Log-probability of one token; the whole vocabulary is asked for only when it is not among the first 1,000."""
         for width in (1000, vocab):
-            answer = self.ask(prefix, n_predict=1, n_probs=width, cache_prompt=True)
+            answer = self.ask(prefix, n_predict=1, n_probs=width, cache_prompt=True, logit_bias=[[self._plain, 1000.0]])
             for item in answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]:
                 if item["id"] == follows:
                     return float(item["logprob"])
         raise BadInput(f"llama.cpp gives no probability for token {follows}")
 
 
-def _open_llama(path: Path, threads: int) -> _Llama | None:
+def _open_llama(path: Path, threads: int, plain: int) -> _Llama | None:
     """The peer, or None where there is none: no `xllamacpp`, or no GGUF file."""
     if path.suffix != ".gguf":
         return None
@@ -205,7 +210,7 @@ def _open_llama(path: Path, threads: int) -> _Llama | None:
         params.model.path = str(path)
         params.n_ctx, params.n_parallel, params.verbosity = 2048, 1, -1
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
-        return _Llama(xllamacpp.Server(params))
+        return _Llama(xllamacpp.Server(params), plain)
     return None
 
 

@@ -44,7 +44,7 @@ def main() -> None:
         expected = {
             str(Path("perdure") / p)
             for p in filter(None, files.split("\0"))
-            if p.endswith((".py", ".toml", ".html", "py.typed"))
+            if p.endswith((".py", ".toml", ".html", ".css", ".js", ".cpp", ".h", "py.typed"))
             and p.split("/")[0] not in {"tests", "docs", ".pkg", "pyproject.toml"}
         }
         missing = sorted(expected - set(contents))

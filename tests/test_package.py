@@ -2,6 +2,7 @@
 
 import ast
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -97,3 +98,9 @@ def test_no_module_prints_or_says_todo(path: str) -> None:
 def test_every_folder_of_code_is_tested_by_a_folder_of_its_name() -> None:
     for room in FLOORS:
         assert (ROOT / "tests" / room).is_dir(), room
+
+
+def test_the_page_of_benchmarks_is_made_from_the_files_beside_it() -> None:
+    folder = ROOT / "docs" / "benchmarks"
+    page = runpy.run_path(str(folder / "page.py"))["page"]
+    assert (folder / "README.md").read_text("utf-8") == page()

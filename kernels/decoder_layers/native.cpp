@@ -1,6 +1,7 @@
 // All layers of a Llama-type decoder for a few tokens, in one parallel region. See README.md.
 #include <omp.h>
 
+#include <atomic>
 #include <vector>
 
 #include "attention/native.h"
@@ -25,31 +26,78 @@ struct Layer {
     uint16_t *keys, *values;                                     // [kv_heads, capacity, dim], float16
 };
 
-// Buffers of one call, shared by the threads.
-struct Work {
-    std::vector<float> q, k, v, attended, gate, up, scale;
-    std::vector<int8_t> code;
-    std::vector<int32_t> sum;
-    std::vector<std::vector<float>> scores;
-    Activations x[kMaxTokens];
-    float *rows_q[kMaxTokens], *rows_k[kMaxTokens], *rows_v[kMaxTokens], *rows_gate[kMaxTokens], *rows_up[kMaxTokens],
-        *rows_h[kMaxTokens];
+// Waits for all threads: spins for about a tenth of a millisecond, then sleeps. On a busy machine a sleeping thread gives
+// its core to the one that it waits for; OpenMP's barrier spins ten times as long and made a token ten times slower.
+class Barrier {
+   public:
+    void begin(int threads) { threads_ = threads; }
+    void wait() {
+        const int phase = phase_.load(std::memory_order_acquire);
+        if (arrived_.fetch_add(1, std::memory_order_acq_rel) == threads_ - 1) {
+            arrived_.store(0, std::memory_order_relaxed);
+            phase_.store(phase + 1, std::memory_order_release);
+            phase_.notify_all();
+            return;
+        }
+        for (int i = 0; i < 2000; ++i) {
+            if (phase_.load(std::memory_order_acquire) != phase) return;
+            _mm_pause();
+        }
+        phase_.wait(phase, std::memory_order_acquire);
+    }
+
+   private:
+    int threads_ = 1;
+    alignas(64) std::atomic<int> arrived_{0};
+    alignas(64) std::atomic<int> phase_{0};
 };
 
-void prepare(Work& w, const Shape& s, float* h, int64_t tokens, int threads) {
-    const int64_t heads = s.heads * s.dim, kv = s.kv_heads * s.dim;
-    const int64_t widest = std::max(std::max(s.ffn, s.hidden), heads);
-    w.q.resize(tokens * heads), w.k.resize(tokens * kv), w.v.resize(tokens * kv), w.attended.resize(tokens * heads);
-    w.gate.resize(tokens * s.ffn), w.up.resize(tokens * s.ffn);
-    w.code.resize(tokens * widest), w.scale.resize(tokens * widest / kGroup), w.sum.resize(tokens * widest / kGroup);
-    w.scores.resize(threads);
-    for (int64_t m = 0; m < tokens; ++m) {
-        w.x[m] = {w.code.data() + m * widest, w.scale.data() + m * widest / kGroup, w.sum.data() + m * widest / kGroup};
-        w.rows_q[m] = w.q.data() + m * heads, w.rows_k[m] = w.k.data() + m * kv, w.rows_v[m] = w.v.data() + m * kv;
-        w.rows_gate[m] = w.gate.data() + m * s.ffn, w.rows_up[m] = w.up.data() + m * s.ffn;
-        w.rows_h[m] = h + m * s.hidden;
+// Activations of all tokens for a matrix of some width.
+struct Quantized {
+    std::vector<int8_t> code;
+    std::vector<float> scale;
+    std::vector<int32_t> sum;
+    Activations x[kMaxTokens];
+
+    void prepare(int64_t tokens, int64_t cols) {
+        code.resize(tokens * cols), scale.resize(tokens * cols / kGroup), sum.resize(tokens * cols / kGroup);
+        for (int64_t m = 0; m < tokens; ++m)
+            x[m] = {code.data() + m * cols, scale.data() + m * cols / kGroup, sum.data() + m * cols / kGroup};
     }
-}
+};
+
+// Float rows of all tokens.
+struct Floats {
+    std::vector<float> data;
+    float* row[kMaxTokens];
+
+    void prepare(int64_t tokens, int64_t cols) {
+        data.resize(tokens * cols);
+        for (int64_t m = 0; m < tokens; ++m) row[m] = data.data() + m * cols;
+    }
+};
+
+// What one thread keeps to itself. Inputs of the narrow matrices are rounded by every thread for itself: a microsecond
+// of work instead of a barrier.
+struct Private {
+    Quantized x, attended;
+    std::vector<float> scores;
+};
+
+// What the threads share.
+struct Work {
+    Floats q, k, v, attended, gate, up;
+    Quantized inner;
+    float* h[kMaxTokens];
+    Barrier barrier;
+
+    Work(const Shape& s, float* hidden, int64_t tokens) {
+        q.prepare(tokens, s.heads * s.dim), k.prepare(tokens, s.kv_heads * s.dim), v.prepare(tokens, s.kv_heads * s.dim);
+        attended.prepare(tokens, s.heads * s.dim), gate.prepare(tokens, s.ffn), up.prepare(tokens, s.ffn);
+        inner.prepare(tokens, s.ffn);
+        for (int64_t m = 0; m < tokens; ++m) h[m] = hidden + m * s.hidden;
+    }
+};
 
 // Quantised activations of x / rms(x) * weight.
 void norm_quantize(const float* x, const float* weight, int64_t n, float eps, const Activations& out) {
@@ -88,71 +136,85 @@ inline void store_half(const float* x, uint16_t* out, int64_t n) {
 void place(const Shape& s, const Layer& layer, Work& w, int64_t m, int64_t kv, int64_t position) {
     const int64_t half = s.dim / 2, per = s.heads / s.kv_heads, row = (kv * s.capacity + position) * s.dim;
     const float *cosine = s.cosine + position * half, *sine = s.sine + position * half;
-    for (int64_t h = kv * per; h < (kv + 1) * per; ++h) rotate(w.rows_q[m] + h * s.dim, cosine, sine, half);
-    rotate(w.rows_k[m] + kv * s.dim, cosine, sine, half);
-    store_half(w.rows_k[m] + kv * s.dim, layer.keys + row, s.dim);
-    store_half(w.rows_v[m] + kv * s.dim, layer.values + row, s.dim);
+    for (int64_t h = kv * per; h < (kv + 1) * per; ++h) rotate(w.q.row[m] + h * s.dim, cosine, sine, half);
+    rotate(w.k.row[m] + kv * s.dim, cosine, sine, half);
+    store_half(w.k.row[m] + kv * s.dim, layer.keys + row, s.dim);
+    store_half(w.v.row[m] + kv * s.dim, layer.values + row, s.dim);
 }
 
 void swiglu_group(Work& w, int64_t m, int64_t g) {
     alignas(64) float out[kGroup];
     for (int i = 0; i < kGroup; i += 16) {
-        const __m512 x = _mm512_loadu_ps(w.rows_gate[m] + g * kGroup + i), u = _mm512_loadu_ps(w.rows_up[m] + g * kGroup + i);
+        const __m512 x = _mm512_loadu_ps(w.gate.row[m] + g * kGroup + i), u = _mm512_loadu_ps(w.up.row[m] + g * kGroup + i);
         // silu through exp(-|x|), which never overflows
         const __m512 e = exp_ps(_mm512_sub_ps(_mm512_setzero_ps(), _mm512_abs_ps(x))), one = _mm512_set1_ps(1.0f);
         const __mmask16 negative = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_LT_OQ);
         const __m512 sigmoid = _mm512_div_ps(_mm512_mask_mov_ps(one, negative, e), _mm512_add_ps(one, e));
         _mm512_store_ps(out + i, _mm512_mul_ps(_mm512_mul_ps(x, sigmoid), u));
     }
-    quantize_group(out, {w.x[m].q + g * kGroup, w.x[m].scale + g, w.x[m].sum + g}, 0);
+    const Activations& x = w.inner.x[m];
+    quantize_group(out, {x.q + g * kGroup, x.scale + g, x.sum + g}, 0);
 }
 
-void attend_all(const Shape& s, const Layer& layer, Work& w, int64_t tokens, int64_t position, int tid, int threads) {
+// One token and some query heads of one KV head.
+void attend_part(const Shape& s, const Layer& layer, Work& w, Private& own, int64_t m, int64_t kv, int64_t from, int64_t to,
+                 int64_t position) {
+    const int64_t head = kv * (s.heads / s.kv_heads) + from;
+    const int64_t last = position + m + 1, first = s.window ? std::max<int64_t>(0, last - s.window) : 0;
+    const uint16_t *k = layer.keys + kv * s.capacity * s.dim, *v = layer.values + kv * s.capacity * s.dim;
+    own.scores.resize((to - from) * last);
+    attend(w.q.row[m] + head * s.dim, (int)(to - from), k, v, first, last, s.dim, s.scale,
+           layer.key_bias ? layer.key_bias + kv * s.capacity : nullptr, own.scores.data(), last,
+           w.attended.row[m] + head * s.dim);
+}
+
+// Rotate, store and attend. With no more threads than KV heads a thread does all of its heads and waits for nobody;
+// otherwise the query heads of a KV head are split once its keys are in place.
+void attend_all(const Shape& s, const Layer& layer, Work& w, Private& own, int64_t tokens, int64_t position, int tid,
+                int threads) {
     const int64_t per = s.heads / s.kv_heads;
-    // Query heads of a KV head are split further when there are more threads than KV heads.
-    const int64_t parts = std::min<int64_t>(per, std::max<int64_t>((per + 15) / 16, (threads + s.kv_heads - 1) / s.kv_heads));
-    const int64_t items = tokens * s.kv_heads * parts;
-    for (int64_t i = items * tid / threads; i < items * (tid + 1) / threads; ++i) {
-        const int64_t m = i % tokens, kv = i / tokens / parts, part = i / tokens % parts;
-        const int64_t from = per * part / parts, to = per * (part + 1) / parts, head = kv * per + from;
-        const int64_t last = position + m + 1, first = s.window ? std::max<int64_t>(0, last - s.window) : 0;
-        const uint16_t *k = layer.keys + kv * s.capacity * s.dim, *v = layer.values + kv * s.capacity * s.dim;
-        w.scores[tid].resize((to - from) * last);
-        attend(w.rows_q[m] + head * s.dim, (int)(to - from), k, v, first, last, s.dim, s.scale,
-               layer.key_bias ? layer.key_bias + kv * s.capacity : nullptr, w.scores[tid].data(), last,
-               w.attended.data() + m * s.heads * s.dim + head * s.dim);
+    const bool alone = threads <= s.kv_heads;
+    for (int64_t kv = tid; kv < s.kv_heads; kv += threads)
+        for (int64_t m = 0; m < tokens; ++m) place(s, layer, w, m, kv, position + m);
+    if (!alone) w.barrier.wait();
+    const int64_t parts = alone ? (per + 15) / 16
+                                : std::min(per, std::max((per + 15) / 16, (threads + s.kv_heads - 1) / s.kv_heads));
+    if (alone) {
+        for (int64_t kv = tid; kv < s.kv_heads; kv += threads)
+            for (int64_t i = 0; i < tokens * parts; ++i)
+                attend_part(s, layer, w, own, i / parts, kv, per * (i % parts) / parts, per * (i % parts + 1) / parts, position);
+        return;
+    }
+    for (int64_t i = tid; i < tokens * s.kv_heads * parts; i += threads) {
+        const int64_t part = i % parts, kv = i / parts % s.kv_heads, m = i / parts / s.kv_heads;
+        attend_part(s, layer, w, own, m, kv, per * part / parts, per * (part + 1) / parts, position);
     }
 }
 
-void run_layer(const Shape& s, const Layer& layer, Work& w, int64_t tokens, int64_t position, int tid, int threads) {
+void run_layer(const Shape& s, const Layer& layer, Work& w, Private& own, int64_t tokens, int64_t position, int tid,
+               int threads) {
     const int64_t attended = s.heads * s.dim;
-    for (int64_t m = tid; m < tokens; m += threads) norm_quantize(w.rows_h[m], layer.norm_in, s.hidden, s.eps, w.x[m]);
-#pragma omp barrier
-    share(layer.q, w.x, w.rows_q, tokens, layer.bias_q, false, tid, threads);
-    share(layer.k, w.x, w.rows_k, tokens, layer.bias_k, false, tid, threads);
-    share(layer.v, w.x, w.rows_v, tokens, layer.bias_v, false, tid, threads);
-#pragma omp barrier
-    for (int64_t i = tid; i < tokens * s.kv_heads; i += threads)
-        place(s, layer, w, i / s.kv_heads, i % s.kv_heads, position + i / s.kv_heads);
-#pragma omp barrier
-    attend_all(s, layer, w, tokens, position, tid, threads);
-#pragma omp barrier
-    for (int64_t i = tid; i < tokens * attended / kGroup; i += threads) {
-        const int64_t m = i / (attended / kGroup);
-        quantize_group(w.attended.data() + m * attended, w.x[m], i % (attended / kGroup));
-    }
-#pragma omp barrier
-    share(layer.o, w.x, w.rows_h, tokens, nullptr, true, tid, threads);
-#pragma omp barrier
-    for (int64_t m = tid; m < tokens; m += threads) norm_quantize(w.rows_h[m], layer.norm_ffn, s.hidden, s.eps, w.x[m]);
-#pragma omp barrier
-    share(layer.gate, w.x, w.rows_gate, tokens, nullptr, false, tid, threads);
-    share(layer.up, w.x, w.rows_up, tokens, nullptr, false, tid, threads);
-#pragma omp barrier
-    for (int64_t i = tid; i < tokens * s.ffn / kGroup; i += threads) swiglu_group(w, i / (s.ffn / kGroup), i % (s.ffn / kGroup));
-#pragma omp barrier
-    share(layer.down, w.x, w.rows_h, tokens, nullptr, true, tid, threads);
-#pragma omp barrier
+    auto mine = [&](const Matrix& matrix) { return rows_of(matrix.rows, tid, threads); };
+    for (int64_t m = 0; m < tokens; ++m) norm_quantize(w.h[m], layer.norm_in, s.hidden, s.eps, own.x.x[m]);
+    share(layer.q, own.x.x, w.q.row, tokens, layer.bias_q, false, mine(layer.q));
+    share(layer.k, own.x.x, w.k.row, tokens, layer.bias_k, false, mine(layer.k));
+    share(layer.v, own.x.x, w.v.row, tokens, layer.bias_v, false, mine(layer.v));
+    w.barrier.wait();
+    attend_all(s, layer, w, own, tokens, position, tid, threads);
+    w.barrier.wait();
+    for (int64_t m = 0; m < tokens; ++m)
+        for (int64_t g = 0; g < attended / kGroup; ++g) quantize_group(w.attended.row[m], own.attended.x[m], g);
+    share(layer.o, own.attended.x, w.h, tokens, nullptr, true, mine(layer.o));
+    w.barrier.wait();
+    for (int64_t m = 0; m < tokens; ++m) norm_quantize(w.h[m], layer.norm_ffn, s.hidden, s.eps, own.x.x[m]);
+    share(layer.gate, own.x.x, w.gate.row, tokens, nullptr, false, mine(layer.gate));
+    share(layer.up, own.x.x, w.up.row, tokens, nullptr, false, mine(layer.up));
+    const Rows inner = mine(layer.gate);
+    for (int64_t m = 0; m < tokens; ++m)
+        for (int64_t g = inner.first / kGroup; g < inner.last / kGroup; ++g) swiglu_group(w, m, g);
+    w.barrier.wait();
+    share(layer.down, w.inner.x, w.h, tokens, nullptr, true, mine(layer.down));
+    w.barrier.wait();
 }
 
 }  // namespace
@@ -166,11 +228,17 @@ int64_t perdure_shape_bytes() { return sizeof(Shape); }
 // h[tokens, hidden] in and out; the tokens are at positions position, position + 1, ...
 void perdure_decoder_layers(const Shape* s, const Layer* layers, int64_t count, float* h, int64_t tokens,
                             int64_t position) {
-    Work work;
-    prepare(work, *s, h, tokens, omp_get_max_threads());
+    Work work(*s, h, tokens);
 #pragma omp parallel
-    for (int64_t i = 0; i < count; ++i)
-        run_layer(*s, layers[i], work, tokens, position, omp_get_thread_num(), omp_get_num_threads());
+    {
+#pragma omp single
+        work.barrier.begin(omp_get_num_threads());
+        Private own;
+        own.x.prepare(tokens, s->hidden);
+        own.attended.prepare(tokens, s->heads * s->dim);
+        for (int64_t i = 0; i < count; ++i)
+            run_layer(*s, layers[i], work, own, tokens, position, omp_get_thread_num(), omp_get_num_threads());
+    }
 }
 
 }  // extern "C"

@@ -71,7 +71,11 @@ void perdure_matmul(const Matrix* w, const float* x, float* y, const float* bias
     {
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < tokens * groups; ++i) quantize_group(x + (i / groups) * w->cols, a[i / groups], i % groups);
-        share(*w, a.data(), out.data(), tokens, bias, false, omp_get_thread_num(), omp_get_num_threads());
+        // Pieces are handed out as threads come for them: one that lost its core does not hold up the rest.
+        const int64_t piece = std::clamp<int64_t>(w->rows / (8 * omp_get_num_threads()) / 32 * 32, 32, 1024);
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t row = 0; row < w->rows; row += piece)
+            share(*w, a.data(), out.data(), tokens, bias, false, {row, std::min(w->rows, row + piece)});
     }
 }
 

@@ -1,6 +1,7 @@
 // Packed weights and their dot products with int8 activations (AVX-512 VNNI). See README.md for the layout.
 #pragma once
 #include <immintrin.h>
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -103,13 +104,23 @@ inline void block_tile(const Matrix& w, int64_t block, const Activations* x, flo
     }
 }
 
+// Rows of thread tid, in units of 32: [first, last). Equal matrices are cut alike, so that a thread finds the outputs of
+// two of them (gate and up) without waiting for the others.
+struct Rows {
+    int64_t first, last;
+};
+inline Rows rows_of(int64_t rows, int tid, int threads) {
+    const int64_t units = (rows + 31) / 32;
+    return {units * tid / threads * 32, std::min(rows, units * (tid + 1) / threads * 32)};
+}
+
 // This thread's share of y[m][row] (=, or += with add) for all tokens; no barrier. Blocks outside, tokens inside: a
 // block of weights comes from memory once and stays in the nearest cache.
 template <int BITS>
 inline void share_bits(const Matrix& w, const Activations* x, float* const* y, int64_t tokens, const float* bias,
-                       bool add, int tid, int threads) {
-    const int64_t blocks = (w.rows + kRows - 1) / kRows;
-    for (int64_t block = blocks * tid / threads; block < blocks * (tid + 1) / threads; ++block) {
+                       bool add, Rows mine) {
+    for (int64_t row = mine.first; row < mine.last; row += kRows) {
+        const int64_t block = row / kRows;
         int64_t m = 0;
         for (; m + 4 <= tokens; m += 4) block_tile<BITS, 4>(w, block, x + m, y + m, bias, add);
         for (; m + 2 <= tokens; m += 2) block_tile<BITS, 2>(w, block, x + m, y + m, bias, add);
@@ -118,10 +129,10 @@ inline void share_bits(const Matrix& w, const Activations* x, float* const* y, i
 }
 
 inline void share(const Matrix& w, const Activations* x, float* const* y, int64_t tokens, const float* bias, bool add,
-                  int tid, int threads) {
-    if (w.bits == 4) share_bits<4>(w, x, y, tokens, bias, add, tid, threads);
-    else if (w.bits == 5) share_bits<5>(w, x, y, tokens, bias, add, tid, threads);
-    else share_bits<8>(w, x, y, tokens, bias, add, tid, threads);
+                  Rows mine) {
+    if (w.bits == 4) share_bits<4>(w, x, y, tokens, bias, add, mine);
+    else if (w.bits == 5) share_bits<5>(w, x, y, tokens, bias, add, mine);
+    else share_bits<8>(w, x, y, tokens, bias, add, mine);
 }
 
 }  // namespace perdure

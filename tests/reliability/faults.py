@@ -55,7 +55,10 @@ def build(folder: Path) -> Path:
 def under_shim(folder: Path, *arguments: str) -> tuple[list[str], dict[str, str]]:
     """Command and environment that run this file with the shim in front of libc."""
     library = str(build(folder))
-    return [sys.executable, str(HERE / "faults.py"), "--shim", library, *arguments], {**os.environ, "LD_PRELOAD": library}
+    return [sys.executable, str(HERE / "faults.py"), "--shim", library, *arguments], {
+        **os.environ,
+        "LD_PRELOAD": library,
+    }
 
 
 class Shim:
@@ -186,6 +189,25 @@ class Lab:
         more, status = self._acting(place, generation, lambda: None)
         return self._inspected(place, reports + more, status, generation + 1, agent_life.inspect)
 
+    def read_only_disk(self) -> list[str]:
+        """What happens to who reads, and who writes, where a closed agent lies on a read-only disk."""
+        with self._place() as place:
+            root = place / "disk" / AGENT
+            reports, _ = self._live(place, 0, lambda: None)
+
+            def child(report: Callable[[str], None]) -> None:
+                self.shim.arm(place / "disk", FAIL_FROM, 1, errno.EROFS)
+                with life.open_memory(root, 1, read_only=True) as memory:
+                    told = [line.split()[2] for line in reports if line.startswith("told ")]
+                    report(f"found {[hit.record.kind for hit in memory.recall(told[0], k=1, kinds=['told']).hits]}")
+                    report(f"verify {memory.check()}")
+                try:
+                    life.open_memory(root, 1)
+                except StorageError as error:
+                    report(f"refused {error}")
+
+            return forked(child)[0]
+
     def kinds(self) -> list[int]:
         """The kinds of the calls of one whole life, in order."""
         with self._place() as place:
@@ -209,7 +231,13 @@ class Lab:
             yield Path(folder)
 
     def _live(
-        self, place: Path, generation: int, prepare: Callable[[], None], *, kill_after_s: float = -1.0, note: bool = False
+        self,
+        place: Path,
+        generation: int,
+        prepare: Callable[[], None],
+        *,
+        kill_after_s: float = -1.0,
+        note: bool = False,
     ) -> tuple[list[str], int]:
         def child(report: Callable[[str], None]) -> None:
             prepare()
@@ -340,7 +368,9 @@ def read_trace(path: Path) -> Iterator[Entry]:
         kind, length, other, offset, size = head.unpack_from(data, at)
         at += head.size
         cuts = [at, at + length, at + length + other, at + length + other + size]
-        yield Entry(kind, data[cuts[0] : cuts[1]].decode(), data[cuts[1] : cuts[2]].decode(), offset, data[cuts[2] : cuts[3]])
+        yield Entry(
+            kind, data[cuts[0] : cuts[1]].decode(), data[cuts[1] : cuts[2]].decode(), offset, data[cuts[2] : cuts[3]]
+        )
         at = cuts[3]
 
 

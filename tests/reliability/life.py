@@ -240,7 +240,9 @@ def _impatience() -> Iterator[None]:
 def _compare(memory: Memory, known: dict[int, str]) -> list[str]:
     stored = {record.seq: fingerprint(record) for record in memory.journal.read()}
     wrong = [f"record {seq} was acknowledged and is missing" for seq in known if seq not in stored]
-    wrong += [f"record {seq} is not what was acknowledged" for seq in known if stored.get(seq, known[seq]) != known[seq]]
+    wrong += [
+        f"record {seq} is not what was acknowledged" for seq in known if stored.get(seq, known[seq]) != known[seq]
+    ]
     if list(stored) != list(range(1, len(stored) + 1)):
         wrong.append(f"the journal has gaps: {list(stored)}")
     return wrong

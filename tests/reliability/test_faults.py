@@ -80,3 +80,15 @@ def test_the_laboratory_notices_a_missing_sync(lab, promise):
 def test_the_laboratory_notices_an_act_before_its_intent(lab, kinds):
     results = lab("cuts", mode=KILL_BEFORE, ats=list(range(200, len(kinds), 15)), sabotage="intents come before acts")
     assert any("without a durable intent" in str(result["wrong"]) for result in results)
+
+
+def test_an_agent_that_dies_anywhere_does_each_irreversible_thing_exactly_once(lab):
+    results = lab("acts", mode=KILL_BEFORE, every=25, kills=20, seed=3)
+    assert wrong_in(results) == []
+
+
+def test_an_agent_on_a_read_only_disk_can_be_read_and_writing_is_refused(lab):
+    found, verified, refused = lab("read_only_disk")
+    assert found == "found ['told']"
+    assert verified == "verify []"
+    assert "read-only, make it writable" in refused

@@ -1,0 +1,34 @@
+"""Writes ``docs/benchmarks/README.md`` from the JSON files beside it: ``python -P docs/benchmarks/page.py``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+COLUMNS = ("case", "metric", "value", "unit", "spread", "peer", "peer_value", "ratio")
+
+
+def page() -> str:
+    """The page as Markdown; a test compares it with what is committed."""
+    parts = [
+        "# Benchmarks\n\nMade from the JSON files in this folder by `page.py`. A ratio above 1 means that Perdure is ahead.\n"
+    ]
+    for path in sorted(HERE.glob("*.json")):
+        found = json.loads(path.read_text("utf-8"))
+        parts.append(
+            f"## {path.stem}\n\nMachine `{found['machine']}`, commit `{found['commit']}`: `{found['command']}`\n"
+        )
+        head = "| " + " | ".join(name.replace("_", " ") for name in COLUMNS) + " |\n|" + " --- |" * len(COLUMNS)
+        rows = ["| " + " | ".join(_cell(row[name]) for name in COLUMNS) + " |" for row in found["rows"]]
+        parts.append("\n".join([head, *rows]) + "\n")
+    return "\n".join(parts)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
+
+
+if __name__ == "__main__":
+    (HERE / "README.md").write_text(page(), "utf-8")
