@@ -59,8 +59,8 @@ class EventSettings:
     most_named: int = 4
     """Moving things whose picture is encoded to name them, per event."""
     label_probability: float = 0.1
-    """A label belongs to an event only if the encoder was at least this sure in one frame: on bikes.mp4 that keeps suit,
-    rickshaw and mountain bike, and drops llama, washing machine and turnstile."""
+    """A label belongs to an event only if the encoder was at least this sure in one frame: on bikes.mp4 that keeps
+    suit, rickshaw and mountain bike, and drops llama, washing machine and turnstile."""
     name_probability: float = 0.3
     """A moving thing is named only if the encoder is at least this sure; a wrong name is worse than none."""
 

@@ -28,6 +28,7 @@ from .tokenizer import tokenizer_from_gguf
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
+_PIECE = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -138,8 +139,14 @@ class GgufFile:
         rows = raw.reshape(*entry.shape[:-1], entry.shape[-1] // block * width)
         if entry.kind == GGMLQuantizationType.F32:
             return torch.from_numpy(raw.view(np.float32).reshape(entry.shape).copy())
-        values = dequantize(rows.view(np.float16) if entry.kind == GGMLQuantizationType.F16 else rows, entry.kind)
-        return torch.from_numpy(np.array(values, np.float32).reshape(entry.shape))
+        # In pieces: numpy's intermediates of a whole output matrix would take gigabytes, and miss every cache.
+        out = np.empty(entry.shape, np.float32)
+        step = max(1, _PIECE // entry.shape[-1])
+        for at in range(0, len(rows), step):
+            part = rows[at : at + step]
+            part = part.view(np.float16) if entry.kind == GGMLQuantizationType.F16 else part
+            out[at : at + step] = dequantize(part, entry.kind)
+        return torch.from_numpy(out)
 
 
 def gguf_source(path: Path, sha256: str | None = None) -> Source:

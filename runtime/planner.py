@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 import torch
 
-from ..errors import BadInput, WeightsError
+from ..errors import BadInput, StorageError, WeightsError
 from ..kernels import native
 from .chat import render_chat
 from .decoder import Decoder
@@ -200,7 +200,11 @@ def _own_planner(path: Path, cache_dir: Path, context_tokens: int) -> LocalPlann
     if weights is None:
         source = open_source(path, sha256)
         log.info("runtime: re-packing %s once; the next start takes about a second", path)
-        weights = store_weights(source, packed_dir)
+        try:
+            weights = store_weights(source, packed_dir)
+        except StorageError as error:
+            log.warning("runtime: %s; the model runs all the same, and is packed again at the next start", error)
+            weights = load_weights(source)
     return own_planner(weights, context_tokens)
 
 

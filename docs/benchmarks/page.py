@@ -13,16 +13,16 @@ COLUMNS = ("case", "metric", "value", "unit", "spread", "peer", "peer_value", "r
 def page() -> str:
     """The page as Markdown; a test compares it with what is committed."""
     parts = [
-        "# Benchmarks\n\nMade from the JSON files in this folder by `page.py`. A ratio above 1 means that Perdure is ahead.\n"
+        "# Benchmarks\n\nMade from the JSON files in this folder by `page.py`. A ratio above 1: Perdure is ahead.\n"
     ]
     for path in sorted(HERE.glob("*.json")):
         found = json.loads(path.read_text("utf-8"))
         parts.append(
             f"## {path.stem}\n\nMachine `{found['machine']}`, commit `{found['commit']}`: `{found['command']}`\n"
         )
-        head = "| " + " | ".join(name.replace("_", " ") for name in COLUMNS) + " |\n|" + " --- |" * len(COLUMNS)
+        titles = "| " + " | ".join(name.replace("_", " ") for name in COLUMNS) + " |\n|" + " --- |" * len(COLUMNS)
         rows = ["| " + " | ".join(_cell(row[name]) for name in COLUMNS) + " |" for row in found["rows"]]
-        parts.append("\n".join([head, *rows]) + "\n")
+        parts.append("\n".join([titles, *rows]) + "\n")
     return "\n".join(parts)
 
 

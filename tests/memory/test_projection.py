@@ -102,7 +102,7 @@ def test_one_that_knows_more_than_the_journal_is_derived_again(follow, memory):
 
 def test_a_reader_of_one_that_is_behind_is_refused(follow, monkeypatch):
     monkeypatch.setattr(projection, "_READER_WAIT_S", 0.0)
-    with pytest.raises(StaleProjectionError, match="to reflect record 100, it reflects 0.*rebuild"):
+    with pytest.raises(StaleProjectionError, match=r"to reflect record 100, it reflects 0.*rebuild"):
         follow(Wakes(), None).ready("sum")
     follow(Wakes()).advance()
     follow(Wakes(), None).ready("sum")

@@ -1,6 +1,6 @@
 """An agent with a list of irreversible things to do, each exactly once, however often it is killed on the way.
 
-What has been done it knows only from its own ledger; what a kill left open, `recover` finds out by looking at the world.
+What has been done it knows only from its own ledger; what a kill left open, `recover` finds out by looking outside.
 """
 
 from __future__ import annotations

@@ -298,7 +298,7 @@ def forked(work: Callable[[Callable[[str], None]], None], kill_after_s: float = 
         try:
             work(lambda line: _send(writing, line))
             os._exit(0)
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - whatever it was, the parent hears of it
             _send(writing, "unexpected " + traceback.format_exc().replace("\n", " | "))
             os._exit(4)
     os.close(writing)
@@ -465,7 +465,7 @@ class Disk:
             if kind in (CREATE, MKDIR):
                 made = self.names[path]
                 change = lambda names: names.__setitem__(path, made)  # noqa: E731 - the same node in both views
-            self.pending.append((os.path.dirname(path), change))
+            self.pending.append((str(Path(path).parent), change))
 
     def _sync(self, path: str) -> None:
         node = self.names.get(path)
@@ -554,15 +554,19 @@ def table(lab: Lab, kills: int, power: int) -> dict[str, Any]:
         row = {
             "case": name,
             "cases": len(results),
-            "failed": sum(bool(result["wrong"]) for result in results),
-            "acknowledged": sum(result.get("acknowledged", 0) for result in results),
+            "killed": sum(result["status"] == -signal.SIGKILL for result in results),
             "refused": sum(bool(result.get("refusals")) for result in results),
+            "failed": sum(bool(result["wrong"]) for result in results),
             "open_ms_p50": round(1e3 * statistics.median(opened), 1),
             "open_ms_max": round(1e3 * opened[-1], 1),
         }
         rows.append(row | {"wrong": wrong[:5]})
-        print(" | ".join(str(value) for value in row.values()), *wrong[:5], sep="\n   ", flush=True)
+        print("|", " | ".join(str(value) for value in row.values()), "|", flush=True)
+        for place, what in wrong[:5]:
+            print("   ", place, what, flush=True)
 
+    print("| what happened | cases | killed | refused by the disk | wrong | open, median ms | open, longest ms |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
     add("killed before each call", lab.cuts(KILL_BEFORE, every))
     add("killed in the middle of each write", lab.cuts(TORN, writes))
     add("disk full from each call on", lab.cuts(FAIL_FROM, every, errno.ENOSPC))

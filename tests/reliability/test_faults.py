@@ -26,7 +26,6 @@ def test_nothing_is_lost_when_it_is_killed_before_any_call(lab, kinds):
     results = lab("cuts", mode=KILL_BEFORE, ats=list(range(1, len(kinds) + 1)))
     assert wrong_in(results) == []
     assert all(result["status"] == -9 for result in results)
-    assert max(result["open_s"] for result in results) < 2.0
 
 
 def test_nothing_is_lost_when_it_is_killed_in_the_middle_of_a_write(lab, kinds):

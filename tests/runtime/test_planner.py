@@ -36,21 +36,35 @@ def planner(tiny: TinyModel) -> LocalPlanner:
 
 def test_loading_twice_gives_the_same_answers_from_the_cache(tiny: TinyModel, tmp_path: Path, kernels: str) -> None:
     first = load_planner(tiny.gguf, cache_dir=tmp_path, context_tokens=256)
-    made = [p.stat().st_mtime_ns for p in (tmp_path / "packed").iterdir()]
+    made = [p.stat().st_mtime_ns for p in (tmp_path / "packed").glob("*.safetensors")]
     second = load_planner(tiny.gguf, cache_dir=tmp_path, context_tokens=256)
-    assert [p.stat().st_mtime_ns for p in (tmp_path / "packed").iterdir()] == made
+    assert [p.stat().st_mtime_ns for p in (tmp_path / "packed").glob("*.safetensors")] == made
     assert first.model_hash == second.model_hash
     assert first.chat(ASK, max_tokens=20).text == second.chat(ASK, max_tokens=20).text
 
 
 def test_a_damaged_cache_is_made_again(tiny: TinyModel, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     expected = load_planner(tiny.gguf, cache_dir=tmp_path).chat(ASK, max_tokens=8).text
-    (path,) = (tmp_path / "packed").iterdir()
+    (path,) = (tmp_path / "packed").glob("*.safetensors")
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 255
     path.write_bytes(data)
     assert load_planner(tiny.gguf, cache_dir=tmp_path).chat(ASK, max_tokens=8).text == expected
     assert "made again" in caplog.text
+
+
+def test_a_full_disk_does_not_keep_the_model_from_running(
+    tiny: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("perdure.runtime.quantize.save_file", full)
+    assert load_planner(tiny.gguf, cache_dir=tmp_path).chat(ASK, max_tokens=4).new_tokens > 0
+    assert "No space left" in caplog.text
+    monkeypatch.undo()
+    load_planner(tiny.gguf, cache_dir=tmp_path)
+    assert not list((tmp_path / "packed").glob("*.tmp"))
 
 
 def test_folder_and_gguf_have_a_planner_each(tiny: TinyModel, tmp_path: Path) -> None:
