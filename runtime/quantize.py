@@ -3,7 +3,7 @@
 Knows what each rounding costs in perplexity and bytes, and the cache file: one safetensors file per source and
 layout, named by the sha256 of its own content, written to a temporary name and renamed. Does not know arithmetic.
 
-What is kept (Qwen2.5-Coder-0.5B Q4_K_M, several thousand tokens of English and code, perplexity 14.60 with the exact values):
+What is kept (Qwen2.5-Coder-0.5B Q4_K_M, several thousand tokens, perplexity 14.60 with the exact values):
 
     stored as           kept as        change of perplexity  bytes per weight
     Q4_0, Q4_1, Q4_K    4 bits         exact                 0.625
