@@ -12,6 +12,7 @@ import argparse
 import ctypes
 import errno
 import json
+import logging
 import os
 import random
 import select
@@ -159,17 +160,20 @@ class Lab:
 
         def cut(at: int) -> dict[str, Any]:
             with self._place() as place:
-                reports, _ = self._acting(place, 0, lambda: self.shim.arm(place / "disk", mode, at, 0))
-                return self._finished(place, reports, 2) | {"at": at}
+                reports, status = self._acting(place, 0, lambda: self.shim.arm(place / "disk", mode, at, 0))
+                return self._finished(place, reports, 2) | {"at": at, "killed": int(status == -signal.SIGKILL)}
 
         def random_kills(number: int) -> dict[str, Any]:
             chance = random.Random(1000 * seed + number)
             reports: list[str] = []
+            killed = 0
             with self._place() as place:
                 for generation in range(5):
                     delay_s = chance.uniform(0.0, 0.15)
-                    reports += self._acting(place, 2 * generation, lambda: None, kill_after_s=delay_s)[0]
-                return self._finished(place, reports, 20) | {"at": number}
+                    more, status = self._acting(place, 2 * generation, lambda: None, kill_after_s=delay_s)
+                    reports += more
+                    killed += status == -signal.SIGKILL
+                return self._finished(place, reports, 20) | {"at": number, "killed": killed}
 
         ats = list(range(1, total + 1, every)) if every else []
         return spread(cut, ats) + spread(random_kills, list(range(-(-kills // 5))))
@@ -265,7 +269,8 @@ class Lab:
         result = json.loads(lines[-1])
         refusals = [line for line in reports if line.startswith("refused ")]
         acknowledged = sum(line.startswith("record ") for line in reports)
-        more = {"status": status, "refusals": refusals, "acknowledged": acknowledged}
+        killed = int(status == -signal.SIGKILL)
+        more = {"status": status, "killed": killed, "refusals": refusals, "acknowledged": acknowledged}
         return result | more | {"wrong": wrong + result["wrong"]}
 
 
@@ -520,6 +525,7 @@ def warm(shim: str) -> Lab:
     """Import everything that a case needs, so that a fork has it."""
     import faiss
 
+    logging.getLogger("perdure").setLevel(logging.ERROR)
     faiss.omp_set_num_threads(1)
     cv2.setNumThreads(1)
     life.shrink()
@@ -554,7 +560,7 @@ def table(lab: Lab, kills: int, power: int) -> dict[str, Any]:
         row = {
             "case": name,
             "cases": len(results),
-            "killed": sum(result["status"] == -signal.SIGKILL for result in results),
+            "killed": sum(result["killed"] for result in results),
             "refused": sum(bool(result.get("refusals")) for result in results),
             "failed": sum(bool(result["wrong"]) for result in results),
             "open_ms_p50": round(1e3 * statistics.median(opened), 1),
