@@ -23,7 +23,7 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[bench]"
-	$(BIN)/perdure bench planner --json docs/benchmarks/planner-cpu2.json
+	$(BIN)/perdure bench planner --threads 2 --perplexity-tokens 500 --json docs/benchmarks/planner-cpu2.json
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

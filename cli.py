@@ -336,13 +336,19 @@ def bench_planner_command(
     planner: Annotated[str, typer.Option(help="GGUF file or catalogue name.")] = DEFAULT_PLANNER,
     threads: Annotated[int | None, typer.Option(help="CPU threads for both; all by default.")] = None,
     repetitions: Annotated[int, typer.Option(min=1)] = 5,
+    perplexity_tokens: Annotated[int, typer.Option(min=2, help="llama.cpp needs about 0.1 s for each.")] = 1500,
     json_path: JsonOption = None,
 ) -> None:
     """Tokens a second and perplexity beside llama.cpp on the same file and threads (needs the extra ``bench``)."""
     from .agent.defaults import located
     from .runtime.bench import bench_planner
 
-    _report_bench(bench_planner(located(planner, None), threads=threads, repetitions=repetitions), json_path)
+    _report_bench(
+        bench_planner(
+            located(planner, None), threads=threads, repetitions=repetitions, perplexity_tokens=perplexity_tokens
+        ),
+        json_path,
+    )
 
 
 @bench_app.command("perception")
