@@ -99,7 +99,8 @@ def bench_planner(
         if perplexity_tokens:
             rows += _perplexity_rows(case, planner, Path(path), tokens[:perplexity_tokens], peer)
     digest = hashlib.sha256(bench_text().encode()).hexdigest()
-    command = f"perdure bench planner --threads {torch.get_num_threads()} --repetitions {repetitions} --perplexity-tokens {perplexity_tokens}"
+    command = f"perdure bench planner --threads {torch.get_num_threads()} --repetitions {repetitions}"
+    command += f" --perplexity-tokens {perplexity_tokens}"
     return {
         "machine": f"cpu{os.cpu_count()}",
         "commit": _commit(),
