@@ -247,8 +247,11 @@ class Agent:
     # ------------------------------------------------------------------- acting
 
     def act(self, tool: str, arguments: Mapping[str, Any], *, cause: Record | int | None = None) -> Any:
-        """Use a tool, through the ledger; see `ledger.act` for what it raises."""
-        return ledger.act(self, self.tool_named(tool), arguments, cause)
+        """Use a tool, through the ledger, then save the state; see `ledger.act` for what it raises."""
+        try:
+            return ledger.act(self, self.tool_named(tool), arguments, cause)
+        finally:
+            self.save_state()
 
     def tool_named(self, name: str) -> Tool:
         """The tool of that name; raises `BadInput` if there is none."""

@@ -79,3 +79,9 @@ def test_an_unknown_effect_is_refused() -> None:
 def test_an_unknown_tool_is_named_with_those_that_exist(butler) -> None:
     with pytest.raises(BadInput, match=r"dawdle, look.*'fly'"):
         butler.act("fly", {})
+
+
+def test_state_is_saved_with_the_act_that_changed_it(butler) -> None:
+    butler.state.count = 7
+    butler.look("hall")
+    assert butler.memory.journal.newest("state").payload["values"]["count"] == 7
