@@ -20,7 +20,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from rich.table import Table
 
 from . import __version__
-from .errors import AgentAwakeError, BadInput, PerdureError
+from .errors import AgentAwakeError, BadInput, PerdureError, StorageError
 
 if TYPE_CHECKING:
     from .agent import Parts
@@ -440,7 +440,8 @@ def _reader(directory: Path, text_encoder: str | None, encoder: str | None) -> I
 
     _must_exist(directory)
     encoders = _encoders(text_encoder, encoder)
-    with suppress(AgentAwakeError), Memory.open(directory, encoders=encoders, upkeep=True) as memory:
+    # A living agent catches up itself; what is damaged, or on a read-only disk, is looked at as it is.
+    with suppress(AgentAwakeError, StorageError), Memory.open(directory, encoders=encoders, upkeep=True) as memory:
         memory.catch_up()
     with Memory.open(directory, encoders=encoders, read_only=True) as memory:
         yield memory

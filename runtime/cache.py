@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -149,17 +148,14 @@ class KVCache(Cache):  # type: ignore[misc]
                 tensors[f"k.{i}"] = layer.keys[:, :, : self.length].contiguous()
                 tensors[f"v.{i}"] = layer.values[:, :, : self.length].contiguous()
         about = {"version": SNAPSHOT_VERSION, "model": self.model_sha256, "sha256": _checksum(tensors)}
-        temporary = None
+        temporary = path.with_name(f".{path.name}.tmp")  # always the same: a kill leaves one file at most
         try:
-            descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-            os.close(descriptor)
             save_file(tensors, temporary, metadata={"perdure-kv": json.dumps(about)})
-            _sync(Path(temporary))
-            Path(temporary).replace(path)
+            _sync(temporary)
+            temporary.replace(path)
             _sync(path.parent)
         except (OSError, SafetensorError) as error:
-            if temporary is not None:
-                Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise StorageError(f"expected to write {path}, got {error}; free some space or check the folder") from error
 
     def load(self, path: Path) -> None:
