@@ -41,15 +41,17 @@ def choose(operation: str, device: torch.device, candidates: Mapping[str, Callab
         if forced not in candidates:
             raise BadInput(f"{operation} has the implementations {', '.join(candidates)}; {forced!r} is none of them")
         return forced
-    if device.type == "cuda" and device.index is None:
+    if device == torch.device("cuda"):
         device = torch.device("cuda", torch.cuda.current_device())
     key = (operation, device)
     if key not in _chosen:
-        able = {name: is_able(device) for name, is_able in candidates.items()}
-        name = next((name for name in able if able[name]), None)
-        if name is None:
+        unable: list[str] = []
+        for name, able in candidates.items():
+            if able(device):
+                break
+            unable.append(name)
+        else:
             raise BadInput(f"{operation} cannot run on {device}: none of {', '.join(candidates)} is able")
-        unable = [other for other in able if not able[other]]
         _chosen[key] = name
         log.info("kernels: %s on %s uses %s%s", operation, device, name, f", not {', '.join(unable)}" if unable else "")
     return _chosen[key]
