@@ -164,6 +164,71 @@ class Event:
     """Where in the source: ``{"sha256", "first_frame", "last_frame", "fps"}`` for a file."""
 
 
+Cell = tuple[int, int]
+"""A cell of the agent's map: x to the east, y to the south."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pose:
+    """Where the body stands, by its own odometry."""
+
+    x: int
+    y: int
+    heading: int
+    """0 east, 1 south, 2 west, 3 north."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """One thing or person as it was read from one frame."""
+
+    name: str
+    """As it was taught; ``something`` if it is unlike everything that was."""
+    cell: Cell
+    state: str = ""
+    """As it was taught: ``on``, ``open``; empty if it has none."""
+    on: str = ""
+    """What it lies on: a fixture or a person who carries it; empty for the floor."""
+    certainty: float = 1.0
+    """From 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What was read from one frame of a world of cells: the scene program."""
+
+    time: datetime
+    pose: Pose
+    sightings: tuple[Sighting, ...]
+    seen: frozenset[Cell]
+    """Cells that were in view and could be read; what is not sighted in them is not there."""
+    unreadable: frozenset[Cell] = frozenset()
+    """Cells in view that could not be read: too dark, or half hidden."""
+    novelty: float = 0.0
+    """From 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something that became different in the world."""
+
+    kind: str
+    """``moved`` (old and new are places), ``state``, ``entered`` or ``left`` (a person and a room)."""
+    thing: str
+    old: str | None
+    new: str | None
+    earliest: datetime
+    """It happened between ``earliest`` ..."""
+    latest: datetime
+    """... and ``latest``."""
+    by: str | None = None
+    """A person, ``me`` for the agent itself, None if nobody was seen to do it."""
+    witnessed: bool = False
+    """Seen as it happened, not found out later."""
+    evidence: tuple[int, ...] = ()
+    """seq of the records that show it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Blob:
     """A key frame or vector that lies in a pack: named by its content, found by pack, offset and length."""
