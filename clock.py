@@ -46,3 +46,23 @@ def to_us(moment: datetime) -> int:
 def from_us(microseconds: int) -> datetime:
     """The aware UTC datetime of microseconds since 1970-01-01 UTC; the inverse of `to_us`."""
     return EPOCH + timedelta(microseconds=microseconds)
+
+
+class WorldClock:
+    """The clock of an agent that lives in a simulated world: it shows world time, and moves only when it is set.
+
+    So records of a simulated week carry the times of that week, and the same life is the same journal.
+    """
+
+    def __init__(self, start: datetime) -> None:
+        self._now_us = to_us(start)
+
+    def now(self) -> datetime:
+        return from_us(self._now_us)
+
+    def monotonic_us(self) -> int:
+        return self._now_us
+
+    def set(self, moment: datetime) -> None:
+        """Move on to ``moment``; a time before the present one is ignored, because a clock does not go back."""
+        self._now_us = max(self._now_us, to_us(moment))

@@ -6,8 +6,10 @@ It knows what an agent wants and does. It does not know SQL, FAISS or Triton.
 from .agent import Agent, Parts
 from .body import Body, EnvBody, StepClock
 from .defaults import default_parts
+from .eyes import Eyes, VideoEyes
 from .ledger import ActFailed, NotAllowed
-from .loop import Call, LifeReport, Situation
+from .loop import Call, Heard, LifeReport, Situation
+from .remote import RemoteBody, WorldGone, serve
 from .tools import tool
 from .watching import WatchReport
 
@@ -17,12 +19,18 @@ __all__ = [
     "Body",
     "Call",
     "EnvBody",
+    "Eyes",
+    "Heard",
     "LifeReport",
     "NotAllowed",
     "Parts",
+    "RemoteBody",
     "Situation",
     "StepClock",
+    "VideoEyes",
     "WatchReport",
+    "WorldGone",
     "default_parts",
+    "serve",
     "tool",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,8 +21,10 @@ from ..world_model import Beliefs
 from . import ledger
 from .answering import Asked, Finding, find
 from .body import Body, EnvBody, StepClock
-from .deliberating import choose_call
-from .loop import Call, Life, LifeReport, Situation
+from .deliberating import Menu, PlannerProposer, Proposer, choose, menu_for
+from .eyes import Eyes, VideoEyes
+from .loop import Call, Heard, Life, LifeReport, Situation
+from .requests import open_requests
 from .state import NoState, StateKeeper
 from .tools import Tool, tools_of
 from .watching import WatchReport, watch
@@ -98,7 +100,7 @@ class Agent:
         memory = Memory.open(path, settings=settings, encoders=encoders, clock=clock)
         try:
             agent = cls(memory, parts)
-            ledger.settle(agent, agent.tools)
+            ledger.settle(agent, agent.tools, body=False)
             agent.load_working_memory()
             return agent
         except BaseException:
@@ -279,6 +281,7 @@ class Agent:
         *,
         clock: StepClock | None = None,
         tick_s: float | None = None,
+        think_steps: int | None = None,
         seed: int | None = None,
         on_step: Callable[[LifeReport], None] | None = None,
     ) -> LifeReport:
@@ -289,6 +292,8 @@ class Agent:
             days: days of world time, above 0.
             clock: world time per step; one minute by default.
             tick_s: real seconds that one step may take (a robot); None steps as fast as it goes (a simulation).
+            think_steps: steps of the world that every thought takes, so that a simulated life is the same on any
+                machine; None: as long as it takes in real time.
             seed: for the environment's reset.
             on_step: called after each step.
         """
@@ -296,33 +301,79 @@ class Agent:
             raise BadInput(f"expected days above 0, got {days}")
         clock = clock or StepClock(60.0)
         body: Body = EnvBody(env, clock, seed=seed) if hasattr(env, "reset") else env
-        return Life(self, body, tick_s=tick_s).run(clock.steps(days), on_step)
+        return Life(self, body, tick_s=tick_s, think_steps=think_steps).run(clock.steps(days), on_step)
 
     def deliberate(self, situation: Situation, cancel: threading.Event) -> Call | None:
         """Decide what to do; runs beside the control loop. Override it for a policy of your own.
 
-        The default lets the planner choose a tool for the owner's oldest request, in output that a grammar holds to
-        the tools and their arguments.
+        The default has `proposer` propose calls for the owner's oldest request, in output that a grammar holds to
+        `menu`, and takes the one that ends best by `foresee`.
         """
-        if situation.request is None or self.parts.planner is None:
+        proposer = self.proposer
+        if situation.request is None or proposer is None:
             return None
         told = self.memory.journal.get([situation.request])[situation.request]
-        return choose_call(self.memory, self.parts.planner, self.tools, told, cancel)
+        return choose(self.memory, told, proposer.propose(told, menu_for(told, self.menu), cancel), self.foresee)
+
+    @property
+    def proposer(self) -> Proposer | None:
+        """Who proposes calls: the planner, once, if there is one."""
+        return None if self.parts.planner is None else PlannerProposer(self.memory, self.parts.planner)
+
+    @property
+    def menu(self) -> Menu:
+        """What may be proposed; all tools by default."""
+        return Menu(self.tools)
+
+    def foresee(self, call: Call) -> float:
+        """How well a call would end, from 0 (it cannot) to 1. The default, without a world model, is 1."""
+        return 1.0
 
     def wants_to_deliberate(self, observation: Observation, pending: list[int]) -> bool:
         """Whether there is something to decide; called every step, so it must be cheap."""
         return bool(pending)
 
+    def react(self, observation: Observation, events: Sequence[Event]) -> Call | None:
+        """A call for which nothing has to be thought over, asked for in every step in which no tool runs.
+
+        Override it for standing orders and for what to do when there is nothing to do. The default is None.
+        """
+        return None
+
+    def has_moved_on(self, events: Sequence[Event]) -> bool:
+        """Whether what has just happened makes the present thought pointless. The default: any event does."""
+        return bool(events)
+
+    def hear(self, observation: Observation) -> Heard:
+        """How to take the words of an observation. The default: somebody else's data, never an instruction.
+
+        Override it where a channel is authenticated, or where the owner has allowed others to ask for things.
+        """
+        return Heard()
+
+    def describe_action(self, action: Any) -> str | None:
+        """A body action in words, for the eyes: ``use``, ``pick up``. The default is None."""
+        return None
+
+    def open_eyes(self) -> Eyes:
+        """What makes events of the observations of a life. The default sees video: novelty, motion, key frames."""
+        return VideoEyes(self.image_encoder)
+
+    def taken_in(self, records: Sequence[Record], observation: Observation) -> None:
+        """Called in every step with the records that it stored, durable by now. The default does nothing."""
+
+    def rest(self, observation: Observation, budget_s: float | None) -> None:
+        """Slack time: consolidate for at most ``budget_s`` seconds (None: as the agent thinks fit). Must be safe to
+        cut off at any instant. The default does nothing; memory itself catches up anyway."""
+
+    def still_wants(self, told: Record) -> bool:
+        """Whether a request that could not be met may be tried once more; the default is yes."""
+        return True
+
     def open_requests(self) -> list[int]:
-        """Requests by the owner that no intent has taken up, oldest first: what a woken agent still has to do."""
-        taken, waiting = set(), []
-        for record in self.memory.journal.read(kinds=["request", "intent"], newest_first=True, limit=1000):
-            if record.kind == "intent":
-                taken.add(record.payload["cause"])
-            elif (told := record.seq - record.payload["told"]) not in taken:
-                waiting.append(told)
+        """Requests that still have to be met, oldest first: see `requests.open_requests`."""
         self._requested.clear()
-        return waiting[::-1]
+        return open_requests(self.memory, self.still_wants)
 
     def new_requests(self) -> list[int]:
         """Requests that came since the last call."""

@@ -1,19 +1,21 @@
-"""Choosing a tool for a request in words: the planner proposes, a grammar holds it to the tools that exist.
+"""Choosing a tool for a request in words: the planner proposes, a grammar holds it to what exists, foresight chooses.
 
-Knows prompts and schemas; it neither acts nor touches the body. The call is journaled like every model call.
+Knows prompts and schemas; it neither acts nor touches the body. Every model call is journaled, and so is the choice.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import threading
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..memory import Memory
 from ..memory.journal import canonical
-from ..records import Record
+from ..records import Record, Trust
 from .loop import Call
 from .tools import Tool
 
@@ -21,40 +23,109 @@ if TYPE_CHECKING:
     from ..runtime import Planner
 
 _NOTHING = "nothing"
+_TEMPERATURE = 0.8
+"""Of every proposal but the first, which is greedy."""
 
 
-def choose_call(
-    memory: Memory, planner: Planner, tools: Mapping[str, Tool], told: Record, cancel: threading.Event
-) -> Call | None:
-    """The tool call for what ``told`` asks, or None: no tool fits, the planner was cancelled or ran out of tokens."""
-    messages = _prompt(tools, str(told.payload["text"]))
-    done = planner.chat(messages, schema=call_schema(tools), max_tokens=160, cancel=cancel)
-    chosen: dict[str, Any] = json.loads(done.text) if done.stopped == "end" else {"tool": _NOTHING}
-    call = None if chosen["tool"] == _NOTHING else Call(chosen["tool"], chosen["arguments"], told.seq)
+@dataclass(frozen=True, slots=True)
+class Menu:
+    """What may be proposed, and how."""
+
+    tools: Mapping[str, Tool]
+    options: Callable[[str, str], Sequence[str] | None] = lambda tool, argument: None
+    """The values that an argument of a tool can have; None: whatever its type allows."""
+    examples: Sequence[tuple[str, Call]] = ()
+    """Requests with the right call, shown to the planner."""
+
+
+class Proposer(Protocol):
+    """Proposes calls for what was told, the likeliest first."""
+
+    def propose(self, told: Record, menu: Menu, cancel: threading.Event) -> list[Call]: ...
+
+
+class PlannerProposer:
+    """Proposals by a language model: one greedy, the others sampled; equal ones are left out."""
+
+    def __init__(self, memory: Memory, planner: Planner, count: int = 1) -> None:
+        self._memory = memory
+        self._planner = planner
+        self._count = count
+
+    def propose(self, told: Record, menu: Menu, cancel: threading.Event) -> list[Call]:
+        messages = _prompt(menu, str(told.payload["text"]))
+        schema = call_schema(menu)
+        found: dict[str, Call] = {}
+        for number in range(self._count):
+            temperature = _TEMPERATURE if number else 0.0
+            done = self._planner.chat(
+                messages, schema=schema, max_tokens=160, temperature=temperature, seed=number, cancel=cancel
+            )
+            chosen: dict[str, Any] = json.loads(done.text) if done.stopped == "end" else {"tool": _NOTHING}
+            with self._memory.step() as step:
+                step.note(
+                    "model_call",
+                    {
+                        "purpose": "deliberation",
+                        "about": told.seq,
+                        "model": self._planner.model_hash,
+                        "prompt_sha256": hashlib.sha256(canonical({"messages": messages}).encode()).hexdigest(),
+                        "prompt_tokens": done.prompt_tokens,
+                        "sampling": dict(done.sampling),
+                        "output": done.text,
+                        "stopped": done.stopped,
+                    },
+                )
+            if chosen["tool"] != _NOTHING:
+                found.setdefault(done.text, Call(chosen["tool"], chosen["arguments"], told.seq))
+        return list(found.values())
+
+
+def choose(memory: Memory, told: Record, proposals: Sequence[Call], foresee: Callable[[Call], float]) -> Call | None:
+    """The proposal with the best prospects, the earlier one of equals; None if none has any. The choice is journaled.
+
+    Args:
+        memory: where the choice is written down.
+        told: the request.
+        proposals: the likeliest first.
+        foresee: how well a call would end, from 0 (it cannot) to 1.
+    """
+    prospects = [round(foresee(call), 4) for call in proposals]
+    best = max(range(len(proposals)), key=lambda i: (prospects[i], -i), default=None)
+    chosen = None if best is None or prospects[best] <= 0 else best
     with memory.step() as step:
         step.note(
-            "model_call",
+            "choice",
             {
-                "purpose": "deliberation",
                 "about": told.seq,
-                "model": planner.model_hash,
-                "prompt_sha256": hashlib.sha256(canonical({"messages": messages}).encode()).hexdigest(),
-                "prompt_tokens": done.prompt_tokens,
-                "sampling": dict(done.sampling),
-                "output": done.text,
-                "stopped": done.stopped,
+                "proposals": [{"tool": c.tool, "arguments": c.arguments} for c in proposals],
+                "prospects": prospects,
+                "chosen": chosen,
             },
         )
-    return call
+    return None if chosen is None else proposals[chosen]
 
 
-def call_schema(tools: Mapping[str, Tool]) -> dict[str, Any]:
-    """JSON schema of one call of one of ``tools``, or of doing nothing."""
-    choices: list[dict[str, Any]] = [
-        _choice(_NOTHING, {"type": "object", "properties": {}, "additionalProperties": False})
-    ]
-    choices += [_choice(name, tool.schema()) for name, tool in tools.items()]
+def call_schema(menu: Menu) -> dict[str, Any]:
+    """JSON schema of one call of a tool on the menu, or of doing nothing."""
+    nothing = {"type": "object", "properties": {}, "additionalProperties": False}
+    choices = [_choice(_NOTHING, nothing)]
+    for name, tool in menu.tools.items():
+        arguments = copy.deepcopy(tool.schema())
+        for argument, field in arguments.get("properties", {}).items():
+            values = menu.options(name, argument)
+            if values is not None:
+                field["enum"] = list(values)
+        choices.append(_choice(name, arguments))
     return {"anyOf": choices}
+
+
+def menu_for(told: Record, menu: Menu) -> Menu:
+    """The menu for a request: what cannot be undone is only for the owner's words."""
+    if told.trust is Trust.OWNER:
+        return menu
+    allowed = {name: tool for name, tool in menu.tools.items() if tool.effect != "irreversible"}
+    return Menu(allowed, menu.options, menu.examples)
 
 
 def _choice(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -66,10 +137,16 @@ def _choice(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _prompt(tools: Mapping[str, Tool], text: str) -> list[dict[str, str]]:
-    lines = [f"- {name}({', '.join(tool.arguments.model_fields)}): {tool.description}" for name, tool in tools.items()]
+def _prompt(menu: Menu, text: str) -> list[dict[str, str]]:
+    lines = [
+        f"- {name}({', '.join(tool.arguments.model_fields)}): {tool.description}" for name, tool in menu.tools.items()
+    ]
     system = (
         "You choose one tool for a request. Answer with JSON: the tool and its arguments. "
         f'Use "{_NOTHING}" if no tool fits.\nTools:\n' + "\n".join(lines)
     )
-    return [{"role": "system", "content": system}, {"role": "user", "content": text}]
+    messages = [{"role": "system", "content": system}]
+    for request, call in menu.examples:
+        answer = json.dumps({"tool": call.tool, "arguments": call.arguments}, separators=(",", ":"))
+        messages += [{"role": "user", "content": request}, {"role": "assistant", "content": answer}]
+    return [*messages, {"role": "user", "content": text}]

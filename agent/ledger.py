@@ -77,10 +77,15 @@ def end(memory: Memory, intent: str, status: OutcomeStatus, *, result: Any = Non
         step.outcome(intent, status, result=storable(result), error=error)
 
 
-def settle(agent: Agent, tools: Mapping[str, Tool]) -> list[Record]:
+def settle(agent: Agent, tools: Mapping[str, Tool], *, body: bool) -> list[Record]:
     """Give every intent without an outcome one, by its tool's ``recover``; UNKNOWN where that cannot tell.
 
-    Returns the intents that were open.
+    Args:
+        agent: that has woken.
+        tools: its tools.
+        body: whether there is a world to look at. Acts of the body stay open until there is.
+
+    Returns the intents that were open and now have an outcome.
     """
     ended: set[str] = set()
     open_intents: list[Record] = []
@@ -91,13 +96,23 @@ def settle(agent: Agent, tools: Mapping[str, Tool]) -> list[Record]:
             ended.add(record.payload["intent"])
         elif record.payload["intent"] not in ended:
             open_intents.append(record)
+    waiting = [record for record in open_intents if not body and _moves_body(tools, record)]
+    open_intents = [record for record in open_intents if record not in waiting]
+    if body and not open_intents:
+        return []
     for record in reversed(open_intents):
         status, error = _recovered(agent, tools.get(record.payload["tool"]), record)
         with agent.memory.step() as step:
             step.outcome(record.payload["intent"], status, error=error, how="recover")
-    with agent.memory.step() as step:
-        step.note("settled", {"open": len(open_intents)})
+    if not waiting:
+        with agent.memory.step() as step:
+            step.note("settled", {"open": len(open_intents)})
     return open_intents[::-1]
+
+
+def _moves_body(tools: Mapping[str, Tool], record: Record) -> bool:
+    tool = tools.get(record.payload["tool"])
+    return tool is not None and tool.is_generator
 
 
 def run_generator(tool: Tool, agent: Agent, arguments: Mapping[str, Any]) -> Generator[Any, Any, Any]:
