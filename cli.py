@@ -20,7 +20,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from rich.table import Table
 
 from . import __version__
-from .errors import AgentAwakeError, BadInput, PerdureError, StorageError
+from .errors import AgentAwakeError, BadInput, FadedError, PerdureError, StorageError
 
 if TYPE_CHECKING:
     from .agent import Parts
@@ -468,7 +468,11 @@ def _save_frame(memory: Memory, item: Evidence, folder: Path | None) -> Path | N
         return None
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"record-{item.seq}.jpg"
-    path.write_bytes(memory.read_blob(item.frame))
+    try:
+        path.write_bytes(memory.read_blob(item.frame))
+    except FadedError as error:
+        err.print(f"[yellow]note:[/] {escape(str(error))}")
+        return None
     return path
 
 

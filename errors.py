@@ -4,6 +4,7 @@
     ├── BadInput             (also a ValueError) something the caller passed cannot be used
     ├── StorageError         the disk refused: full, read-only, I/O error; nothing acknowledged was lost
     │   └── DamagedError     stored truth (journal or pack) fails its checksum
+    ├── FadedError           a picture was given up to keep to a budget; what it showed stays in words
     ├── AgentAwakeError      another process owns the directory
     ├── VersionError         the directory was written by a newer Perdure
     ├── StaleProjectionError a projection has not caught up and must not answer
@@ -29,6 +30,10 @@ class StorageError(PerdureError):
 
 class DamagedError(StorageError):
     """The journal or a pack fails its checksum."""
+
+
+class FadedError(PerdureError):
+    """A picture was given up to keep to a budget; what it showed stays in words."""
 
 
 class AgentAwakeError(PerdureError):

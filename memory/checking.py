@@ -5,7 +5,7 @@ Knows how the parts of a memory belong together; holds no state. `Memory.check` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -64,10 +64,12 @@ def check_end(root: Path, witnessed: int, journal: Journal) -> list[Problem]:
     return [Problem("journal", f"records {last + 1} to {witnessed} were acknowledged and are gone", repair)]
 
 
-def check_packs(journal: Journal, packs: Packs) -> list[Problem]:
-    """Every blob has its checksum."""
+def check_packs(journal: Journal, packs: Packs, faded: Set[tuple[str, int]]) -> list[Problem]:
+    """Every blob has its checksum, but those that have faded (pack and offset)."""
     problems = []
     for seq, blob in journal.blobs():
+        if (blob.pack, blob.offset) in faded:
+            continue
         try:
             packs.read(blob)
         except DamagedError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,9 +24,9 @@ from sqlalchemy.engine import Connection, Engine
 
 from .. import __version__
 from ..clock import Clock, SystemClock, from_us, to_us
-from ..errors import BadInput, DamagedError, PerdureError, StorageError
+from ..errors import BadInput, DamagedError, FadedError, PerdureError, StorageError
 from ..records import Blob, Fact, Image, Interval, Outage, Problem, Recall, Record
-from . import checking, database, directory
+from . import checking, database, directory, fading
 from .checking import Comparison
 from .directory import Settings
 from .facts import Facts
@@ -93,6 +93,7 @@ class Memory:
                 directory.finish(root, settings, self.journal.last_seq())
             self._writer = None if read_only else Writer(self._engine)
             self._packs = Packs(root)
+            self._fading = fading.Fading(root, self.journal)
             self._facts = Facts()
             self._searcher = Searcher(self._engine, self.journal, encoders)
             self._projections = CatchUp(
@@ -168,6 +169,26 @@ class Memory:
     def catch_up(self, budget_s: float | None = None) -> bool:
         """Let the projections catch up with the journal for at most ``budget_s`` seconds; True when all are level."""
         return self._projections.advance(budget_s)
+
+    def fade(self, budget_bytes: int, keep: Callable[[Record], bool] = lambda record: False) -> fading.Faded:
+        """Give up the oldest pictures until the packs fit a budget; everything else that is known of them stays.
+
+        Args:
+            budget_bytes: what the packs may take on the disk.
+            keep: events whose pictures must stay.
+
+        Raises:
+            BadInput: the budget is negative.
+            StorageError: the disk refused; what was journaled as faded is freed the next time.
+        """
+        if fading.stored_bytes(self.root) > budget_bytes:
+            self._fading.free()  # what a crash left between journal and disk
+        chosen = self._fading.choose(budget_bytes, keep)
+        if chosen:
+            with self.step() as step:
+                step.note(fading.KIND, fading.payload(chosen))
+            self._fading.free()
+        return fading.Faded(len(chosen), sum(blob.length for blob in chosen))
 
     @property
     def is_open(self) -> bool:
@@ -295,12 +316,24 @@ class Memory:
         return found
 
     def read_blob(self, blob: Blob) -> bytes:
-        """The bytes of a blob; raises `DamagedError` if they are not those that were stored."""
-        return self._packs.read(blob)
+        """The bytes of a blob.
+
+        Raises:
+            FadedError: they were given up (`fade`).
+            DamagedError: they are not those that were stored.
+        """
+        try:
+            return self._packs.read(blob)
+        except DamagedError:
+            if blob in self._fading:
+                raise FadedError(
+                    f"the picture at byte {blob.offset} of {blob.pack} has faded; the text of its event remains"
+                ) from None
+            raise
 
     def frame(self, blob: Blob) -> Image:
-        """The picture of a blob with role ``frame``: uint8 [height, width, 3], RGB."""
-        return decode_frame(self._packs.read(blob))
+        """The picture of a blob with role ``frame``: uint8 [height, width, 3], RGB; raises as `read_blob` does."""
+        return decode_frame(self.read_blob(blob))
 
     # --------------------------------------------------------------- checking
 
@@ -339,7 +372,7 @@ class Memory:
         problems = self.journal.check()
         if not problems:
             problems += checking.check_end(self.root, witnessed, self.journal)
-            problems += checking.check_packs(self.journal, self._packs)
+            problems += checking.check_packs(self.journal, self._packs, self._fading.spots())
         if not problems:
             problems += checking.check_projections(self._parts(), self.projections)
         return problems

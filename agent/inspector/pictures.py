@@ -9,7 +9,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from ...errors import DamagedError
+from ...errors import DamagedError, FadedError
 from ...memory import Memory
 from ...records import Image, Record
 
@@ -25,7 +25,7 @@ class Picture(NamedTuple):
     """A frame ready for the page."""
 
     uri: str
-    """"" if the stored frame is damaged."""
+    """"" if the stored frame is damaged or has faded."""
     width: int
     """Of the stored frame, in pixels ..."""
     height: int
@@ -71,7 +71,7 @@ def _embed(memory: Memory, event: Record, frame: int, widths: Sequence[int], mos
     """The widest picture of at most ``most`` characters; None if even the narrowest is larger."""
     try:
         image = memory.frame(event.blobs[event.payload["key_frames"][frame]["frame"]])
-    except DamagedError:  # the page shows a gap where the picture should be; `perdure verify` explains it
+    except (DamagedError, FadedError):  # the page shows a gap where the picture should be; `perdure verify` explains it
         return Picture("", 0, 0, frame)
     height, width = image.shape[:2]
     for wanted in widths:
