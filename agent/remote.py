@@ -177,7 +177,5 @@ def _connect(address: Path, timeout_s: float) -> Connection:
         except OSError as error:
             link.close()
             if time.monotonic() > give_up:
-                raise WorldGone(
-                    f"expected a world at {address}, nobody answers there ({error}); start it first"
-                ) from error
+                raise WorldGone(f"expected a world at {address}, got {error!r}; start `serve` there first") from error
             time.sleep(_RETRY_S)

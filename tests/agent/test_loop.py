@@ -1,14 +1,17 @@
 """Living in a small Gymnasium world: a corridor in which the robot walks."""
 
 import threading
+from collections.abc import Generator
 from datetime import UTC, datetime
+from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
-from perdure.agent import Call, LifeReport, Situation, StepClock
+from perdure import Agent, tool
+from perdure.agent import Call, Heard, LifeReport, Situation, StepClock
 from perdure.errors import BadInput
-from perdure.records import Trust
+from perdure.records import Effect, OutcomeStatus, Trust
 
 
 class Corridor(gymnasium.Env):
@@ -138,3 +141,54 @@ def test_no_time_to_live_is_refused(butler, days, clock) -> None:
         butler.live(Corridor(), days=days, clock=clock)
     with pytest.raises(BadInput, match="seconds_per_step"):
         StepClock(0)
+
+
+def test_a_thought_that_takes_steps_takes_as_many_on_any_machine(butler) -> None:
+    butler.tell("Walk.", request=True)
+    env = Corridor()
+
+    def decide(situation: Situation, cancel: threading.Event) -> Call | None:
+        return Call("walk", {"steps": 1}, situation.request)
+
+    object.__setattr__(butler, "deliberate", decide)
+    butler.live(env, days=12 / 1440, clock=CLOCK, think_steps=4)
+    assert env.actions.index(2) == 4
+
+
+def test_a_request_heard_from_somebody_who_may_ask_is_taken_up(butler) -> None:
+    env = Corridor()
+
+    def decide(situation: Situation, cancel: threading.Event) -> Call | None:
+        return Call("walk", {"steps": 2}, situation.request)
+
+    object.__setattr__(butler, "hear", lambda observation: Heard("anna", Trust.OWNER, request=True))
+    object.__setattr__(butler, "deliberate", decide)
+    butler.live(env, days=12 / 1440, clock=CLOCK, think_steps=1)
+    assert env.actions.count(2) == 2
+    told = butler.memory.journal.newest("told")
+    assert (told.trust, told.payload["speaker"]) == (Trust.OWNER, "anna")
+    assert butler.open_requests() == []
+
+
+def test_an_act_of_the_body_that_a_crash_cut_off_is_settled_when_there_is_a_world_to_look_at(tmp_path, world) -> None:
+    path = tmp_path / "walker.perdure"
+    looked: list[int] = []
+
+    class Walker(Agent):
+        def arrived(self, steps: int) -> OutcomeStatus:
+            looked.append(steps)
+            return OutcomeStatus.DONE
+
+        @tool(effect="reversible", recover=arrived)
+        def walk(self, steps: int) -> Generator[int, Any, None]:
+            """Walk."""
+            yield steps
+
+    with Walker.open(path) as walker, walker.memory.step() as step:
+        step.intent("cut off", "walk", {"steps": 3}, Effect.REVERSIBLE, None)
+    with Walker.open(path) as walker:
+        assert walker.memory.journal.newest("outcome") is None
+        assert looked == []
+        walker.live(Corridor(), days=3 / 1440, clock=CLOCK)
+        assert looked == [3]
+        assert walker.memory.journal.newest("outcome").payload["how"] == "recover"
