@@ -79,7 +79,7 @@ def test_a_bad_request_does_not_end_the_world(world):
 def test_a_client_can_close_the_world(world):
     body = RemoteBody(world)
     body.close(world=True)
-    with pytest.raises(WorldGone, match="start `serve` there first"):
+    with pytest.raises(WorldGone, match="start"):
         RemoteBody(world, timeout_s=0.3)
 
 
