@@ -1,21 +1,6 @@
 """The wordings of questions: one rule for each family, from text to `Query`.
 
 This module knows what a query is and how people ask. It does not know where the answers are.
-
-What the fields mean, by kind (``subject`` and ``predicate`` are those of the `Statement` that would answer)
-    location      subject; or object alone: "what is in the drawer?"
-    owner         subject; or object alone: "what does Tom own?"
-    attribute     subject, predicate ("code", "colour", "is", "allergic to", "live" ...)
-    who_did       predicate is the verb; subject the thing it was done to, or None with the object of the verb
-    likes         subject, object; one of them may be None
-    yes_no        subject, predicate, object; for "did Anna move the keys?" (keys, move, anna)
-    when_seen     subject
-    when_told     subject; predicate and object if the claim was quoted, else predicate ``told``
-    when_happened subject, predicate, object; "when did Anna move the keys?" is (keys, move, anna)
-    count         subject; predicate ``seen`` or a verb; object a place if one is named
-    what_seen     subject: a person, thing or place to look at, or None
-    outage        object: ``any``, ``when``, ``how long`` or ``how often``
-    what_told     subject, or None
 """
 
 from __future__ import annotations
@@ -24,7 +9,6 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Literal
 from zoneinfo import ZoneInfo
 
 from ..perception.statements import functional, read_statements
@@ -46,29 +30,7 @@ from ..perception.words import (
     words_of,
 )
 from ..records import Interval, Statement
-
-Kind = Literal[
-    "location", "owner", "attribute", "who_did", "likes", "yes_no", "when_seen", "when_told", "when_happened", "count",
-    "what_seen", "outage", "what_told", "unknown",
-]  # fmt: skip
-Order = Literal["first", "last"]
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """A question in the words of memory; the table at the top of the module says what the fields mean for each kind."""
-
-    kind: Kind
-    subject: str | None = None
-    predicate: str | None = None
-    object: str | None = None
-    when: Interval | None = None
-    """The span asked about. For what was seen, counted or done, an instant is widened by what its wording leaves
-    open."""
-    order: Order | None = None
-    text: str = ""
-    """The question as it was asked."""
-
+from .queries import Kind, Order, Query
 
 _LEAD = re.compile(
     r"(?:(?:and|so|ok|okay|hey|hi|hello|well|but|please|robot|perdure|agent|now|sorry|thanks|um|oh|excuse me|tell me|"
@@ -114,6 +76,7 @@ class Asked:
         lead = _LEAD.match(plain)
         plain = plain[lead.end() :] if lead and lead.end() < len(plain) else plain
         plain = _OATH.sub("", plain)
+        self.plain = plain
         ahead = re.search(r"\b(will|tomorrow|next|upcoming)\b", plain, re.IGNORECASE)
         self.times: Sequence[When] = find_when(plain, now, zone, "future" if ahead else "past")
         self.text = _without(plain, self.times)

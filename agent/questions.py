@@ -17,10 +17,13 @@ from zoneinfo import ZoneInfo
 from ..errors import BadInput
 from ..perception.statements import said_in
 from ..perception.words import PLACE_PREPOSITIONS, Mentions, name_entity, name_place, normalise, sentences, words_of
-from .question_rules import ARTICLE_LEAD, Asked, Kind, Order, Query
+from .queries import Happening, Kind, Order, Query
+from .question_rules import ARTICLE_LEAD, Asked
+from .world_questions import fronted, read_world_question
 
 __all__ = [
     "QUERY_SCHEMA",
+    "Happening",
     "Kind",
     "Order",
     "Query",
@@ -62,8 +65,8 @@ def parse_questions(text: str, now: datetime, zone: ZoneInfo, asker: str = "owne
     found = []
     for sentence in asked:
         before = ""
-        for part in _JOINT.split(sentence):
-            query = Asked(before + part, now, zone, mentions).read()
+        for part in _JOINT.split(fronted(sentence)):
+            query = _read(Asked(before + part, now, zone, mentions))
             if query.kind == "unknown":  # "Yesterday, what did you see?"
                 before += part + ", "
                 continue
@@ -75,6 +78,18 @@ def parse_questions(text: str, now: datetime, zone: ZoneInfo, asker: str = "owne
     return tuple(dict.fromkeys(found)) or (Query("unknown", text=text),)
 
 
+def _read(asked: Asked) -> Query:
+    """What the rules for told things read, completed or replaced by what those for a watched world do."""
+    told, watched = asked.read(), read_world_question(asked)
+    if watched is None or told.kind in _TOLD or (told.kind, watched.kind) == ("when_seen", "usual_time"):
+        return told
+    if told.kind == watched.kind and not watched.anchor and not watched.side:
+        more = {"events": watched.events, "side": watched.side, "relation": watched.relation, "anchor": watched.anchor}
+        return replace(told, **more)  # type: ignore[arg-type]
+    return watched
+
+
+_TOLD = frozenset({"when_told", "what_told", "outage", "owner", "likes"})
 _JOINT = re.compile(r"(?:,?\s+and\s+|,\s+)(?=(?:who|where|when|what|whose|how|why|which)\b)", re.IGNORECASE)
 # --- a language model as second opinion -------------------------------------------------------------------------------
 
