@@ -144,6 +144,8 @@ class KeyFrame:
     vector: Vector | None = None
     """float32 [dim], unit length, in the space ``Event.space``."""
     labels: tuple[Label, ...] = ()
+    exact: bool = False
+    """Kept to the bit, because something will be learned from it again; otherwise as JPEG."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +237,7 @@ class Blob:
 
     sha256: str
     role: str
-    """``frame`` (JPEG) or ``vector`` (float32, little endian)."""
+    """``frame`` (JPEG, or PNG where it was kept exact) or ``vector`` (float32, little endian)."""
     pack: str
     """Path of the pack relative to the agent's directory."""
     offset: int

@@ -28,7 +28,7 @@ class Step:
         """The stored records in the order in which they were added; filled when the block has been left."""
 
     def event(self, event: Event) -> None:
-        """Something was perceived. Its key frames are kept as JPEG, their vectors as float32."""
+        """Something was perceived. Its key frames are kept as JPEG (PNG if exact), their vectors as float32."""
         items: list[tuple[str, bytes]] = []
         frames = [_key_frame(frame, items) for frame in event.key_frames]
         payload = {
@@ -98,15 +98,16 @@ class Step:
         self.drafts.append(Draft(kind, payload, moment, moment, source, trust))
 
 
-def encode_frame(image: Image) -> bytes:
-    """JPEG bytes of an RGB picture, uint8 [height, width, 3].
+def encode_frame(image: Image, *, exact: bool = False) -> bytes:
+    """JPEG bytes (PNG if ``exact``) of an RGB picture, uint8 [height, width, 3].
 
     Raises:
         BadInput: it is not such an array.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise BadInput(f"expected a picture as uint8 [height, width, 3], got {image.dtype} {list(image.shape)}")
-    ok, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    format, options = (".png", []) if exact else (".jpg", [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    ok, data = cv2.imencode(format, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
     assert ok, "OpenCV encodes every uint8 picture"
     return bytes(data)
 
@@ -117,7 +118,7 @@ def decode_vector(data: bytes) -> Vector:
 
 
 def _key_frame(frame: KeyFrame, items: list[tuple[str, bytes]]) -> dict[str, Any]:
-    items.append(("frame", encode_frame(frame.image)))
+    items.append(("frame", encode_frame(frame.image, exact=frame.exact)))
     described: dict[str, Any] = {
         "time_us": to_us(frame.time),
         "novelty": round(frame.novelty, 4),
