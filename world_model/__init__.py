@@ -1,8 +1,12 @@
 """World model: what the agent believes about the state of things. It does not know how records are stored.
 
-Today that is `Beliefs`, estimates made of told facts; `README.md` says what is here and what is not.
+`Beliefs` are estimates made of told facts; `WorldModel` is what was seen, folded from the journal; `SceneWatcher` finds
+what changed in what is seen now. `README.md` says what is here and what is not.
 """
 
 from .beliefs import Beliefs
+from .doubt import Caution
+from .model import WorldModel
+from .sight import SceneWatcher
 
-__all__ = ["Beliefs"]
+__all__ = ["Beliefs", "Caution", "SceneWatcher", "WorldModel"]

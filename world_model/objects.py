@@ -1,0 +1,245 @@
+"""Which item is which over days, and where each was.
+
+Perception reads names; two things may have the same name. What tells them apart is exclusivity (one thing is in one
+place at a time, so two seen at once are two) and continuity (a thing stays where it is until its place is seen empty).
+A thing that turns up elsewhere is taken for the one of that name that could have come there; should the old place turn
+out to be still occupied, it was another one, and the history that was written to the wrong one is handed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ..records import Cell
+from .geography import GONE, ME
+from .stays import Life, Stay
+
+TWIN_WITHIN_S = 2 * 3600
+"""Seen here, there, and here again within this time, and here never seen empty: there are two."""
+
+TAKEN_WITHIN_S = 2 * 3600
+"""Who was seen to take a thing is taken to have put it where it turns up within this time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An item as a record says it was seen."""
+
+    name: str
+    cell: Cell
+    place: str
+    first: int
+    last: int
+    seq: int
+    carrier: str = ""
+    by: str | None = None
+    sure: float = 1.0
+    step_s: int = 60
+    clear: int | None = None
+    """When the cell was last seen without it."""
+
+
+class Objects:
+    """All items, by id and by name."""
+
+    def __init__(self) -> None:
+        self._items: dict[str, Life] = {}
+        self._by_name: dict[str, list[str]] = {}
+
+    # ---------------------------------------------------------------- reading
+
+    @property
+    def items(self) -> dict[str, Life]:
+        """Every item by its id, in the order of discovery."""
+        return self._items
+
+    def named(self, name: str) -> list[Life]:
+        """The items of one name (or the one of this id), in the order of discovery."""
+        if name in self._items:
+            return [self._items[name]]
+        return [self._items[id_] for id_ in self._by_name.get(name, ())]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names that items have, in the order of discovery."""
+        return tuple(self._by_name)
+
+    def at_cell(self, cell: Cell) -> list[Life]:
+        """Items that are believed to lie on a cell (not carried)."""
+        return [item for item in self._items.values() if (s := item.now) and s.cell == cell and s.gone is None]
+
+    def believed(self) -> Iterator[tuple[Life, Stay]]:
+        """Items with the stay that still holds, as far as is known."""
+        for item in self._items.values():
+            if item.now is not None and item.now.gone is None:
+                yield item, item.now
+
+    def unverified(self) -> Iterator[tuple[Life, Stay]]:
+        """Items with the last earlier stay on a cell that they must have left, though nobody saw the cell empty."""
+        for item in self._items.values():
+            if len(item.stays) > 1 and item.stays[-2].gone is None and item.stays[-2].cell is not None:
+                yield item, item.stays[-2]
+
+    @property
+    def held(self) -> Life | None:
+        """What the agent holds."""
+        return next((item for item, stay in self.believed() if stay.value == ME), None)
+
+    # ---------------------------------------------------------------- writing
+
+    def see(self, seen: Seen, at_once: Iterable[Cell] = ()) -> Life:
+        """An item was seen.
+
+        Args:
+            seen: where, when, and by whom it was brought.
+            at_once: cells on which an item of the same name was seen at the same time.
+        """
+        others = set(at_once) - {seen.cell}
+        here = self._staying(seen)
+        if here is not None:
+            assert here.now is not None
+            here.now.see(seen.last, seen.seq, since=max(seen.first, here.now.first))
+            here.now.cell = seen.cell
+            return here
+        returned = self._never_left(seen, others)
+        if returned is not None:
+            return returned
+        item = self._mover(seen, others) or self._new(seen.name)
+        self._move(item, seen)
+        return item
+
+    def gone(self, name: str, cell: Cell, last: int, since: int, seq: int, near: str | None) -> None:
+        """A cell on which ``name`` was believed (or had been) was seen without it.
+
+        Args:
+            name: the name.
+            cell: the cell.
+            last: when it was last seen there.
+            since: when it was first seen not to be.
+            seq: the record that says so.
+            near: the one person who stood beside it then.
+        """
+        for item in self.named(name):
+            for stay in item.stays[-2:]:
+                if stay.cell == cell and stay.gone is None and stay.value != ME:
+                    stay.last = max(stay.last, min(last, since))
+                    stay.gone = since
+                    stay.taken_by = near
+                    stay.note(seq)
+
+    def take(
+        self, item: Life, place: str, at: int, seq: int, *, by: str, cell: Cell | None = None, carrier: str = ""
+    ) -> None:
+        """The agent itself put an item somewhere: into its own gripper (``me``), away (``gone``), to a person."""
+        now = item.now
+        if now is not None and now.gone is None:
+            now.gone, now.taken_by = max(at, now.last), by
+        item.stays.append(Stay(place, at, at, cell, carrier, [seq], by, at, True))
+
+    def confirm(self, name: str, cell: Cell, first: int, last: int, seq: int, times: int) -> None:
+        """An item was seen where it was believed to be, from ``first`` to ``last``."""
+        for item in self.at_cell(cell):
+            if item.name == name and item.now is not None:
+                item.now.see(last, seq, since=max(first, item.now.first), times=times)
+
+    # ---------------------------------------------------------------- inside
+
+    def _staying(self, seen: Seen) -> Life | None:
+        """The item that is there already."""
+        for item in self.named(seen.name):
+            now = item.now
+            if now is None or now.gone is not None:
+                continue
+            if now.carrier == seen.carrier and (seen.carrier or now.cell == seen.cell):
+                return item
+        return None
+
+    def _never_left(self, seen: Seen, others: set[Cell]) -> Life | None:
+        """An item believed to have moved on is still here: what was seen elsewhere was another one of its name."""
+        for item in self.named(seen.name):
+            if len(item.stays) < 2:
+                continue
+            old, now = item.stays[-2], item.stays[-1]
+            if old.cell != seen.cell or old.gone is not None or old.value != seen.place or now.value in (ME, GONE):
+                continue
+            alone = len(self.named(seen.name)) == 1
+            if alone and now.cell not in others and seen.first - now.last > TWIN_WITHIN_S:
+                continue
+            item.stays.pop()
+            heir = self._mover(
+                Seen(seen.name, now.cell or seen.cell, now.value, now.first, now.last, seen.seq, now.carrier),
+                others,
+                item,
+            ) or self._new(seen.name)
+            if heir.now is not None and heir.now.gone is None and heir.now.last >= now.first:
+                heir = self._new(seen.name)
+            now.sure = min(now.sure, 0.8)
+            heir.stays.append(now)
+            old.see(seen.last, seen.seq)
+            return item
+        return None
+
+    def _mover(self, seen: Seen, others: set[Cell], but: Life | None = None) -> Life | None:
+        """The item of that name that can have come here: not one that was seen elsewhere at the time."""
+        free: list[tuple[tuple[Any, ...], Life]] = []
+        for order, item in enumerate(self.named(seen.name)):
+            now = item.now
+            if item is but or now is None:
+                continue
+            if now.value == GONE and now.by is not None:
+                continue
+            if now.gone is None and (now.cell in others or now.last >= seen.first):
+                continue
+            carried = bool(seen.by) and (now.value == seen.by or now.taken_by == seen.by)
+            free.append(((not carried, now.gone is None, now.last if now.gone is None else -now.last, order), item))
+        return min(free, key=lambda pair: pair[0])[1] if free else None
+
+    def _move(self, item: Life, seen: Seen) -> None:
+        now = item.now
+        by, since = seen.by, seen.clear
+        if now is not None:
+            since = now.last if since is None else max(now.last, min(since, seen.first))
+            if by is None and now.carrier:
+                by = now.carrier
+            if by is None and now.taken_by and seen.first - now.last <= TAKEN_WITHIN_S:
+                by = now.taken_by
+        witnessed = now is not None and since is not None and seen.first - since <= 2 * seen.step_s
+        item.stays.append(
+            Stay(
+                seen.place,
+                seen.first,
+                seen.last,
+                seen.cell,
+                seen.carrier,
+                [seen.seq],
+                by,
+                since,
+                witnessed,
+                sure=seen.sure,
+            )
+        )
+
+    def _new(self, name: str) -> Life:
+        ids = self._by_name.setdefault(name, [])
+        item = Life(f"{name}#{len(ids) + 1}", name)
+        ids.append(item.id)
+        self._items[item.id] = item
+        return item
+
+    # ------------------------------------------------------------------ state
+
+    def to_state(self) -> list[Any]:
+        """Everything as JSON values, items in the order of discovery."""
+        return [item.to_state() for item in self._items.values()]
+
+    @classmethod
+    def from_state(cls, state: list[Any]) -> Objects:
+        """The items that `to_state` described."""
+        new = cls()
+        for one in state:
+            item = Life.from_state(one)
+            new._items[item.id] = item
+            new._by_name.setdefault(item.name, []).append(item.id)
+        return new

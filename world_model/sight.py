@@ -1,0 +1,574 @@
+"""From what is seen now to what has changed: compares each scene with what the world model believes.
+
+A `SceneWatcher` knows the newest scenes and the model's expectations. It yields events whose ``media["scene"]`` holds
+all that `fold.Fold` needs; it never writes to the model, so that what is believed comes from the journal alone. What it
+holds itself (doubts, and how long things were seen unchanged since the last look) is lost at a crash, and costs no more
+than the sightings of the last half hour.
+
+``media["scene"]`` (times are seconds since the epoch, cells ``[x, y]``)
+    v, kind    1; ``change`` or ``look``
+    t, step    time of the scene, seconds between scenes
+    pose, room ``[x, y, heading]``; room in which the agent stands, or null
+    act        what the agent did just before: ``{"act", "cell", "thing", "place"}``, or null
+    things     items that appeared or moved: ``name, cell, place, carrier, first, last, certainty, near, clear, others``
+    gone       items no longer where they were: ``name, cell, place, last, since, near``
+    fixtures   new or changed ones: ``name, cell, state, was, was_last, first, last, near, by``
+    people     ``name, kind`` (``entered`` or ``left``), ``room, cell, first, last, since``
+    spans      seen as before since the last look: ``[what, name, cell, value, first, last, times]``
+    rooms      ``[room, first, last]``: most of the room was in view
+    cells      ``{"free": [...], "wall": [...]}``: cells of the map seen for the first time, or corrected
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any, Protocol
+
+from ..records import Cell, Event, Image, KeyFrame, Scene, Sighting, Trust
+from .doubt import Caution, Doubt, Doubts
+from .fold import FIXTURE, ITEM, PERSON, SAME_VISIT_S, Fold, seconds
+from .geography import FREE, ME, WALL, ahead, near
+from .stays import Life, Stay
+
+UNKNOWN = "something"
+LOOK_EVERY_S = 30 * 60
+LOOK_AT_LEAST_S = 8 * 60
+"""Leaving a room is no reason for another look event within this time."""
+IN_VIEW = 0.5
+"""Share of a room's cells that must be readable for the room to count as watched."""
+WHOLE = 0.9
+"""Share from which nobody in the room could be missed."""
+_FLOOR_CERTAINTY = 0.8
+_PERSON_CERTAINTY = 0.5
+_CELLS_AT_ONCE = 12
+_CELLS_WAIT_S = 5 * 60
+_ACTS = ("pick_up", "put_down", "use", "give", "discard")
+_CLOSED = "closed"
+
+
+class Believer(Protocol):
+    """What the watcher asks: the model, level with the journal."""
+
+    @property
+    def fold(self) -> Fold:
+        """What the records say."""
+
+
+class SceneWatcher:
+    """Feeds on scenes, yields what changed.
+
+    Args:
+        model: what is believed; must have taken in all events yielded so far before the next scene is fed.
+        caution: how sure a difference must be.
+        step_s: seconds between scenes.
+    """
+
+    def __init__(self, model: Believer, caution: Caution | None = None, *, step_s: int = 60) -> None:
+        self._model = model
+        self._step_s = step_s
+        self._doubts = Doubts(caution or Caution())
+        self._spans: dict[tuple[str, str, Hashable], list[Any]] = {}
+        self._views: dict[str, list[list[int]]] = {}
+        self._cells: dict[Cell, str] = {}
+        self._odd_cells: dict[Cell, int] = {}
+        self._cells_since: int | None = None
+        self._clear: dict[Cell, int] = {}
+        self._people: dict[str, tuple[Cell, int]] = {}
+        self._without: dict[tuple[str, str], int] = {}
+        self._looked: int | None = None
+        self._room: str | None = None
+        self._last: Scene | None = None
+
+    # ------------------------------------------------------------------- feeding
+
+    def feed(
+        self,
+        scene: Scene,
+        acted: str | None = None,
+        *,
+        frame: Image | None = None,
+        holding: bool | None = None,
+        lesson: bool = False,
+    ) -> list[Event]:
+        """Take in the next scene.
+
+        Args:
+            scene: what was read from the newest frame.
+            acted: what the body did since the scene before: ``pick_up``, ``put_down``, ``use``, ``give``, ``discard``;
+                any other word for what moves nothing.
+            frame: the frame, uint8 [height, width, 3]; kept as evidence of a change.
+            holding: whether the gripper now feels something; None if it cannot tell.
+            lesson: things are being shown: learn the map and the fixtures, not where items and people are.
+
+        Returns:
+            At most one event of changes and one look.
+        """
+        view = _View(scene, self._model.fold)
+        found = _Found()
+        self._map(view, found)
+        self._fixtures(view, found, acted)
+        if not lesson:
+            self._own_act(view, found, acted, holding)
+            self._items(view, found)
+            self._persons(view, found)
+            self._parting(view, found)
+        self._watch_rooms(view)
+        events = []
+        if found.any or self._cells_due(view.t):
+            events.append(self._change(view, found, frame))
+        room = view.fold.map.room_at((scene.pose.x, scene.pose.y))
+        since = view.t if self._looked is None else self._looked
+        leaving = room != self._room and self._room is not None
+        if view.t - since >= LOOK_EVERY_S or (leaving and view.t - since >= LOOK_AT_LEAST_S):
+            events += self.flush()
+        self._looked = since if self._looked is None else self._looked
+        self._room, self._last = room, scene
+        for cell in scene.seen:
+            if cell not in view.items:
+                self._clear[cell] = view.t
+        return events
+
+    def flush(self) -> list[Event]:
+        """What was seen unchanged since the last look, as one event; nothing if nothing was."""
+        scene = self._last
+        if scene is None or not (self._spans or self._views or self._cells):
+            return []
+        t = seconds(scene.time)
+        spans = [
+            [what, name, list(span[0]), span[1], span[2], span[3], span[4]]
+            for (what, name, _), span in sorted(self._spans.items(), key=lambda pair: _order(pair[0]))
+        ]
+        rooms: list[list[Any]] = [[room, *run] for room, runs in sorted(self._views.items()) for run in runs]
+        media = self._media("look", t, scene, spans=spans, rooms=rooms, cells=self._take_cells())
+        self._spans, self._views, self._looked = {}, {}, t
+        names = sorted({str(room) for room, _, _ in rooms})
+        text = f"looked at {', '.join(names)}: as before" if names else "looked around: as before"
+        return [Event(scene.time, scene.time, "eyes", Trust.SEEN, text, media={"scene": media})]
+
+    # ----------------------------------------------------------------- the parts
+
+    def _map(self, view: _View, found: _Found) -> None:
+        """Cells seen for the first time; corrections after two readings that agree."""
+        known = view.fold.map
+        for cell in view.scene.seen:
+            if cell in view.bases and cell not in view.walls:
+                continue
+            kind = WALL if cell in view.walls else FREE
+            before = self._cells.get(cell) or known.kind(cell)
+            if before == kind:
+                self._odd_cells.pop(cell, None)
+            elif before is None or (before in (FREE, WALL) and self._odd_cells.get(cell, 0) >= 2):
+                self._cells[cell] = kind
+                self._odd_cells.pop(cell, None)
+                self._cells_since = view.t if self._cells_since is None else self._cells_since
+            else:
+                self._odd_cells[cell] = self._odd_cells.get(cell, 0) + 1
+
+    def _fixtures(self, view: _View, found: _Found, acted: str | None) -> None:
+        fold = view.fold
+        for cell, sighting in view.bases.items():
+            if view.role(sighting) != FIXTURE or sighting.name == UNKNOWN:
+                continue
+            name, state = sighting.name, sighting.state
+            where = (FIXTURE, name)
+            life = fold.fixtures.get(name)
+            if fold.map.fixtures.get(cell) != name:
+                if life is not None and not any(near(cell, other) for other in fold.map.cells_of(name)):
+                    continue  # looks like one that stands elsewhere
+                doubt = self._doubts.look((FIXTURE, cell), name, view.t, sighting.certainty)
+                if doubt.sure >= self._doubts.caution.parting:
+                    self._doubts.clear((FIXTURE, cell))
+                    found.fixtures.append(self._fixture_entry(view, sighting, doubt, None))
+                continue
+            now = None if life is None else life.now
+            if now is None or now.value == state or not state:
+                self._doubts.clear(where)
+                self._span(FIXTURE, name, cell, state, view.t)
+                continue
+            doubt = self._doubts.look(where, state, view.t, sighting.certainty, sighting=sighting)
+            own = acted == "use" and cell == view.ahead
+            if self._doubts.settled(doubt, explained=own):
+                self._doubts.clear(where)
+                found.fixtures.append(self._fixture_entry(view, sighting, doubt, now.value, own=own))
+
+    def _own_act(self, view: _View, found: _Found, acted: str | None, holding: bool | None) -> None:
+        if acted not in _ACTS or self._last is None:
+            return
+        cell, fold = view.ahead, view.fold
+        act: dict[str, Any] = {"act": acted, "cell": list(cell), "thing": "", "place": ""}
+        held, seen = fold.objects.held, view.items.get(cell)
+        if acted == "pick_up":
+            lying = [item.name for item in fold.objects.at_cell(cell)]
+            lying = lying or [s.name for s in self._last.sightings if s.cell == cell and _is_item(s, fold)]
+            if held is not None or holding is False or (holding is None and seen is not None) or not lying:
+                return
+            act["thing"] = lying[0]
+            act["last"] = self._end_span(ITEM, lying[0], cell)
+        elif acted == "use":
+            base = view.bases.get(cell)
+            act["thing"] = fold.map.fixtures.get(cell) or (base.name if base else "")
+        else:
+            if held is None or holding is True or (holding is None and acted == "put_down" and seen is None):
+                return
+            act["thing"] = held.name
+            person = next((n for n, (c, t) in self._people.items() if c == cell), None)
+            base = view.bases.get(cell)
+            if base is not None and view.role(base) == PERSON:
+                person = base.name
+            act["place"] = (person or "") if acted == "give" else fold.map.place_at(cell)
+            if acted == "give" and not person:
+                return
+        view.own = act
+        found.act = act
+
+    def _items(self, view: _View, found: _Found) -> None:
+        fold, t = view.fold, view.t
+        believed: dict[Hashable, list[tuple[Life, Stay]]] = {}
+        for item, stay in fold.objects.believed():
+            if stay.value != ME and stay.cell is not None:
+                believed.setdefault(stay.carrier or stay.cell, []).append((item, stay))
+        own_cell = tuple(view.own["cell"]) if view.own and view.own["act"] != "use" else None
+        for cell, sighting in view.items.items():
+            carrier = view.carrier(sighting)
+            here = believed.get(carrier or cell, [])
+            if sighting.name == UNKNOWN:
+                view.covered.add(cell)
+                continue
+            if any(item.name == sighting.name for item, _ in here):
+                self._doubts.clear((ITEM, carrier or cell))
+                self._span(ITEM, sighting.name, cell, carrier, t, key=carrier or cell)
+            elif cell == own_cell:
+                continue
+            else:
+                self._appeared(view, found, sighting, carrier)
+        for item, stay in [*fold.objects.believed(), *fold.objects.unverified()]:
+            if stay.value != ME and stay.cell is not None and stay.cell != own_cell:
+                self._maybe_gone(view, found, item.name, stay)
+
+    def _appeared(self, view: _View, found: _Found, sighting: Sighting, carrier: str) -> None:
+        """An item where none of its name was believed to be."""
+        others = [cell for cell, s in view.items.items() if s.name == sighting.name and cell != sighting.cell]
+        where = (ITEM, carrier or sighting.cell)
+        same = view.fold.objects.named(sighting.name)
+        seen_now = [i for i in same if i.now is not None and i.now.gone is None and i.now.cell in others]
+        doubt = self._doubts.look(
+            where, sighting.name, view.t, sighting.certainty, sighting=sighting, others=others, carrier=carrier
+        )
+        extra = bool(same) and len(seen_now) == len(same)  # one more than there are: a twin, or a misread
+        explained = bool(carrier) and not extra
+        if self._doubts.settled(doubt, explained=explained) and (not extra or doubt.looks >= 3):
+            self._doubts.clear(where)
+            found.things.append(self._thing_entry(view, doubt))
+
+    def _maybe_gone(self, view: _View, found: _Found, name: str, stay: Stay) -> None:
+        """An item not seen on the cell on which it was believed to be: gone if the cell was read as empty."""
+        cell, t = stay.cell, view.t
+        assert cell is not None
+        where: tuple[str, Hashable, str] = ("gone", stay.carrier or cell, name)
+        if stay.carrier:
+            person = view.people.get(stay.carrier)
+            if person is None:
+                return
+            seen = view.items.get(person.cell)
+            certainty = person.certainty
+        else:
+            if cell not in view.scene.seen or cell in view.scene.unreadable or cell in view.covered:
+                return
+            base = view.bases.get(cell)
+            if base is not None and (base.state == _CLOSED or base.name == UNKNOWN or base.name in view.people):
+                return
+            seen = view.items.get(cell)
+            certainty = base.certainty if base is not None else _FLOOR_CERTAINTY
+        if seen is not None and (seen.name == name or seen.name == UNKNOWN):
+            self._doubts.clear(where)
+            return
+        if seen is not None:
+            certainty = min(certainty, seen.certainty)
+        doubt = self._doubts.look(where, name, t, certainty, cell=cell, place=stay.value)
+        moved = any(e["name"] == name and e["carrier"] for e in found.things)
+        if self._doubts.settled(doubt, explained=moved):
+            self._doubts.clear(where)
+            found.gone.append(self._gone_entry(view, name, doubt, stay))
+
+    def _persons(self, view: _View, found: _Found) -> None:
+        fold, t = view.fold, view.t
+        for name, sighting in view.people.items():
+            if sighting.certainty < _PERSON_CERTAINTY:
+                continue
+            before = self._people.get(name)
+            self._people[name] = (sighting.cell, t)
+            life = fold.people.get(name)
+            now = None if life is None else life.now
+            room = fold.map.room_at(sighting.cell) or ""
+            if sighting.cell in fold.map.fixtures and now is not None and now.gone is None:
+                room = now.value  # on a threshold
+            last = self._last_seen(PERSON, name, name, None if now is None else now.last)
+            if now is not None and now.gone is None and now.value == room and t - (last or 0) <= SAME_VISIT_S:
+                self._doubts.clear(("left", name))
+                self._span(PERSON, name, sighting.cell, room, t, key=name)
+                continue
+            doubt = self._doubts.look((PERSON, name), room, t, sighting.certainty)
+            follows = before is not None and t - before[1] <= self._step_s and near(before[0], sighting.cell, 2)
+            if self._doubts.settled(doubt, explained=follows or sighting.certainty >= 0.8):
+                self._doubts.clear((PERSON, name))
+                was = self._end_span(PERSON, name, name)
+                since = max([s for s in (was, self._without.get((name, room))) if s is not None], default=None)
+                found.people.append(
+                    {"name": name, "kind": "entered", "room": room, "cell": list(sighting.cell), "first": doubt.first,
+                     "last": t, "since": since, "from": now.value if now is not None and now.gone is None else None}
+                )  # fmt: skip
+        for name, life in fold.people.items():
+            now = life.now
+            if now is None or now.gone is not None or name in view.people or not now.value:
+                continue
+            if view.coverage.get(now.value, 0.0) >= WHOLE:
+                doubt = self._doubts.look(("left", name), now.value, t, 0.8)
+                if self._doubts.settled(doubt):
+                    self._doubts.clear(("left", name))
+                    last = self._end_span(PERSON, name, name) or now.last
+                    found.people.append(
+                        {"name": name, "kind": "left", "room": now.value, "cell": None, "first": doubt.first,
+                         "last": last, "since": last, "from": None}
+                    )  # fmt: skip
+
+    def _parting(self, view: _View, found: _Found) -> None:
+        """Differences that went out of view after one good look."""
+        seen = view.scene.seen
+
+        def in_view(where: Hashable) -> bool:
+            assert isinstance(where, tuple)
+            spot = where[1]
+            return where[0] in (FIXTURE, PERSON, "left") or (
+                spot in seen if isinstance(spot, tuple) else spot in view.people
+            )
+
+        for where, doubt in self._doubts.parting(in_view, view.t):
+            assert isinstance(where, tuple)
+            if where[0] == ITEM and not self._is_extra(view.fold, doubt):
+                found.things.append(self._thing_entry(view, doubt))
+            elif where[0] == "gone":
+                name = where[2]
+                for item in view.fold.objects.named(name):
+                    for stay in item.stays[-2:]:
+                        if stay.cell == doubt.details["cell"] and stay.gone is None:
+                            found.gone.append(self._gone_entry(view, name, doubt, stay))
+
+    def _is_extra(self, fold: Fold, doubt: Doubt) -> bool:
+        same = fold.objects.named(str(doubt.reading))
+        others = doubt.details["others"]
+        return bool(same) and all(i.now is not None and i.now.cell in others for i in same)
+
+    def _watch_rooms(self, view: _View) -> None:
+        t = view.t
+        for room, share in view.coverage.items():
+            if share >= IN_VIEW:
+                runs = self._views.setdefault(room, [])
+                if runs and t - runs[-1][1] <= self._step_s:
+                    runs[-1][1] = t
+                else:
+                    runs.append([t, t])
+            if share >= WHOLE:
+                for name in view.fold.people:
+                    sighting = view.people.get(name)
+                    if sighting is None or view.fold.map.room_at(sighting.cell) != room:
+                        self._without[name, room] = t
+
+    # ------------------------------------------------------------------- entries
+
+    def _fixture_entry(
+        self, view: _View, sighting: Sighting, doubt: Doubt, was: str | None, *, own: bool = False
+    ) -> dict[str, Any]:
+        last = self._end_span(FIXTURE, sighting.name, sighting.name)
+        life = view.fold.fixtures.get(sighting.name)
+        if last is None and life is not None and life.now is not None:
+            last = life.now.last
+        return {
+            "name": sighting.name, "cell": list(sighting.cell), "state": sighting.state, "was": was, "was_last": last,
+            "first": doubt.first, "last": view.t, "near": self._near(sighting.cell, doubt.first),
+            "by": ME if own else None, "certainty": round(doubt.sure, 3),
+        }  # fmt: skip
+
+    def _thing_entry(self, view: _View, doubt: Doubt) -> dict[str, Any]:
+        sighting: Sighting = doubt.details["sighting"]
+        carrier: str = doubt.details["carrier"]
+        cell = sighting.cell
+        clear = self._clear.get(cell)
+        return {
+            "name": sighting.name, "cell": list(cell), "on": sighting.on, "carrier": carrier,
+            "place": carrier or view.fold.map.place_at(cell, sighting.on), "first": doubt.first, "last": doubt.last,
+            "certainty": round(doubt.sure, 3), "near": self._near(cell, doubt.first), "clear": clear,
+            "others": [list(c) for c in sorted(doubt.details["others"])],
+        }  # fmt: skip
+
+    def _gone_entry(self, view: _View, name: str, doubt: Doubt, stay: Stay) -> dict[str, Any]:
+        assert stay.cell is not None
+        last = self._end_span(ITEM, name, stay.carrier or stay.cell)
+        last = stay.last if last is None else max(last, stay.last)
+        return {
+            "name": name, "cell": list(stay.cell), "place": stay.value, "last": last, "since": doubt.first,
+            "near": self._near(stay.cell, doubt.first) if doubt.first - last <= 2 * self._step_s else [],
+        }  # fmt: skip
+
+    def _near(self, cell: Cell, at: int) -> list[str]:
+        """People seen beside a cell within a step of ``at``."""
+        return sorted(
+            name for name, (where, t) in self._people.items() if abs(at - t) <= self._step_s and near(where, cell)
+        )
+
+    def _change(self, view: _View, found: _Found, frame: Image | None) -> Event:
+        scene = view.scene
+        parts = {"act": found.act, "things": found.things, "gone": found.gone, "fixtures": found.fixtures,
+                 "people": found.people, "cells": self._take_cells()}  # fmt: skip
+        media = self._media("change", view.t, scene, **parts)
+        text = "; ".join(_sentences(found, view.fold)) or "saw more of the home"
+        frames = () if frame is None or not found.any else (KeyFrame(scene.time, frame, scene.novelty),)
+        return Event(scene.time, scene.time, "eyes", Trust.SEEN, text, frames, media={"scene": media})
+
+    def _media(self, kind: str, t: int, scene: Scene, **parts: Any) -> dict[str, Any]:
+        pose = scene.pose
+        room = self._model.fold.map.room_at((pose.x, pose.y))
+        base = {
+            "v": 1,
+            "kind": kind,
+            "t": t,
+            "step": self._step_s,
+            "pose": [pose.x, pose.y, pose.heading],
+            "room": room,
+        }
+        return base | {key: value for key, value in parts.items() if value}
+
+    # --------------------------------------------------------------------- spans
+
+    def _span(self, what: str, name: str, cell: Cell, value: str, t: int, key: Hashable = None) -> None:
+        span = self._spans.setdefault((what, name, name if key is None else key), [cell, value, t, t, 0])
+        if span[1] != value:
+            span[:] = [cell, value, t, t, 0]
+        span[0], span[3], span[4] = cell, t, span[4] + 1
+
+    def _end_span(self, what: str, name: str, key: Hashable) -> int | None:
+        """When it was last seen as before, if that was since the last look; the span is then used up."""
+        span = self._spans.pop((what, name, key), None)
+        return None if span is None else int(span[3])
+
+    def _last_seen(self, what: str, name: str, key: Hashable, otherwise: int | None) -> int | None:
+        span = self._spans.get((what, name, key))
+        return otherwise if span is None else int(span[3])
+
+    def _cells_due(self, t: int) -> bool:
+        if self._cells_since is None:
+            return False
+        return len(self._cells) >= _CELLS_AT_ONCE or t - self._cells_since >= _CELLS_WAIT_S
+
+    def _take_cells(self) -> dict[str, list[list[int]]]:
+        cells = {k: [list(c) for c, kind in sorted(self._cells.items()) if kind == k] for k in (FREE, WALL)}
+        self._cells, self._cells_since = {}, None
+        return {kind: found for kind, found in cells.items() if found}
+
+
+class _Found:
+    """Changes of one scene."""
+
+    def __init__(self) -> None:
+        self.act: dict[str, Any] | None = None
+        self.things: list[dict[str, Any]] = []
+        self.gone: list[dict[str, Any]] = []
+        self.fixtures: list[dict[str, Any]] = []
+        self.people: list[dict[str, Any]] = []
+
+    @property
+    def any(self) -> bool:
+        return bool(self.act or self.things or self.gone or self.fixtures or self.people)
+
+
+class _View:
+    """One scene, sorted by what stands, lies and walks where."""
+
+    def __init__(self, scene: Scene, fold: Fold) -> None:
+        self.scene, self.fold, self.t = scene, fold, seconds(scene.time)
+        self.ahead = ahead(scene.pose.x, scene.pose.y, scene.pose.heading)
+        self.bases: dict[Cell, Sighting] = {}
+        self.items: dict[Cell, Sighting] = {}
+        self.people: dict[str, Sighting] = {}
+        self.walls: set[Cell] = set()
+        self.covered: set[Cell] = set()
+        self.own: dict[str, Any] | None = None
+        for sighting in scene.sightings:
+            if sighting.name == WALL:
+                self.walls.add(sighting.cell)
+                self.bases[sighting.cell] = sighting
+            elif _is_item(sighting, fold):
+                self.items[sighting.cell] = sighting
+            else:
+                self.bases[sighting.cell] = sighting
+                if self.role(sighting) == PERSON:
+                    other = self.people.get(sighting.name)
+                    if other is None or other.certainty < sighting.certainty:
+                        self.people[sighting.name] = sighting
+        self.coverage = self._coverage()
+
+    def role(self, sighting: Sighting) -> str:
+        """What a sighting's name stands for: as taught, else by how it looks."""
+        known = self.fold.roles.get(sighting.name)
+        return known or (PERSON if sighting.name[:1].isupper() else FIXTURE)
+
+    def carrier(self, sighting: Sighting) -> str:
+        """The person who carries an item; empty if nobody does."""
+        base = self.bases.get(sighting.cell)
+        name = sighting.on or (base.name if base is not None else "")
+        is_person = name in self.people or self.fold.roles.get(name) == PERSON
+        return name if name and is_person else ""
+
+    def _coverage(self) -> dict[str, float]:
+        rooms = self.fold.map
+        counts: dict[str, int] = {}
+        for cell in self.scene.seen:
+            room = rooms.room_at(cell)
+            if room:
+                counts[room] = counts.get(room, 0) + 1
+        return {room: counts[room] / max(1, len(rooms.room_cells(room))) for room in sorted(counts)}
+
+
+def _is_item(sighting: Sighting, fold: Fold) -> bool:
+    known = fold.roles.get(sighting.name)
+    if known is not None:
+        return known == ITEM
+    if sighting.name == UNKNOWN:
+        return bool(sighting.on)
+    return bool(sighting.on) or not (sighting.state or sighting.name[:1].isupper())
+
+
+def _order(key: tuple[str, str, Hashable]) -> tuple[str, str, str]:
+    return key[0], key[1], str(key[2])
+
+
+def _sentences(found: _Found, fold: Fold) -> Iterable[str]:
+    """The changes in words."""
+    if found.act:
+        yield f"I did {found.act['act'].replace('_', ' ')} {found.act['thing']}".rstrip()
+    for entry in found.fixtures:
+        yield _fixture_text(entry)
+    for entry in found.gone:
+        if not any(e["name"] == entry["name"] for e in found.things):
+            yield f"the {entry['name']} {_is(entry['name'])} no longer at the {entry['place']}"
+    for entry in found.things:
+        where = (
+            f"{entry['carrier']} carries the {entry['name']}"
+            if entry["carrier"]
+            else (f"the {entry['name']} {_is(entry['name'])} at the {entry['place']}")
+        )
+        lives = fold.objects.named(entry["name"])
+        before = lives[0].now.value if len(lives) == 1 and lives[0].now is not None else None
+        yield where + (f" (before: {before})" if before else "")
+    for entry in found.people:
+        yield f"{entry['name']} {entry['kind']} the {entry['room'] or 'home'}"
+
+
+def _fixture_text(entry: Mapping[str, Any]) -> str:
+    name, state, was = entry["name"], entry["state"], entry["was"]
+    if was is None:
+        return f"there is the {name}" + (f", {state}" if state else "")
+    return f"the {name} {_is(name)} now {state} (before: {was})"
+
+
+def _is(name: str) -> str:
+    return "are" if name.endswith("s") and not name.endswith("ss") else "is"
