@@ -5,7 +5,8 @@ the same records give the same state, whenever and wherever they are read.
 
 Records that count
     event     with ``media["scene"]`` as `sight.SceneWatcher` writes it
-    lesson    what was named: ``{"role", "name", "state", "cell"}`` or ``{"lessons": [...]}``
+    lesson    what was named: ``{"lessons": [{"role", "name", "state", "cell", "pose"}, ...]}``, in a record of its own
+              or as ``media["lesson"]`` of an event
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from .stays import Life, Stay
 VERSION = 1
 KEEP_S = 14 * 86400
 """Stays that ended longer ago are summed up in ``Fold.past``."""
+PAST_SLICE_S = 3600
+WEEK_S = 7 * 86400
 WITNESS_STEPS = 2
 """A change between two looks this many steps apart was seen as it happened."""
 SAME_VISIT_S = 15 * 60
@@ -53,7 +56,7 @@ class Fold:
         self.acts: list[list[Any]] = []
         """Own acts: ``[time, act, thing, seq]``."""
         self.past: dict[str, dict[str, int]] = {}
-        """Of stays older than KEEP_S: ``{thing: {"value|part of day": times}}``."""
+        """Of stays older than KEEP_S: ``{thing: {"value|slice of the week": seconds}}``, slices of PAST_SLICE_S."""
         self.checked: list[int] = [0, 0]
         """Sightings checked against the forecast, and how many differed."""
         self._pruned = 0
@@ -66,15 +69,17 @@ class Fold:
             return
         self.seq = record.seq
         if record.kind == "event":
-            scene = record.payload.get("media", {}).get("scene")
-            if isinstance(scene, Mapping):
-                self._scene(scene, record.seq)
+            media = record.payload.get("media", {})
+            if isinstance(media.get("scene"), Mapping):
+                self._scene(media["scene"], record.seq)
+            if isinstance(media.get("lesson"), Mapping):
+                self._lessons(media["lesson"], record)
         elif record.kind == "lesson":
-            self._lessons(record)
+            self._lessons(record.payload, record)
 
-    def _lessons(self, record: Record) -> None:
-        lessons = record.payload.get("lessons")
-        for lesson in lessons if isinstance(lessons, Sequence) else [record.payload]:
+    def _lessons(self, taught: Mapping[str, Any], record: Record) -> None:
+        lessons = taught.get("lessons")
+        for lesson in lessons if isinstance(lessons, Sequence) else [taught]:
             name, role = lesson.get("name"), lesson.get("role") or lesson.get("kind")
             if not name or role not in (FIXTURE, ITEM, PERSON, ROOM):
                 continue
@@ -110,7 +115,11 @@ class Fold:
         for entry in scene.get("people", ()):
             self._person(entry, seq)
         for span in scene.get("spans", ()):
+            self.checked[0] += span[-1]
             self._span(span, seq)
+        differed = sum(len(scene.get(key, ())) for key in ("things", "gone", "people"))
+        differed += sum(entry.get("was") is not None for entry in scene.get("fixtures", ()))
+        self.checked = [self.checked[0] + differed, self.checked[1] + differed]
         for room, first, last in scene.get("rooms", ()):
             self._view(room, first, last)
         if self.time - self._pruned > 86400:
@@ -164,6 +173,9 @@ class Fold:
             self.objects.take(held, act.get("place") or self.map.place_at(cell), at, seq, by=ME, cell=cell)
         elif held is not None and what == "give" and act.get("place"):
             self.objects.take(held, act["place"], at, seq, by=ME, cell=cell, carrier=act["place"])
+        elif held is not None and what == "lost":
+            assert held.now is not None
+            held.now.gone = at
         elif held is not None and what == "discard":
             self.objects.take(held, GONE, at, seq, by=ME)
 
@@ -201,8 +213,14 @@ class Fold:
             if now is not None and now.gone is None:
                 now.last, now.gone = max(now.last, min(last, first)), first
                 now.note(seq)
+                if entry.get("to"):
+                    near_s = WITNESS_STEPS * self.step_s
+                    seen = first - now.last <= near_s
+                    life.stays.append(Stay(entry["to"], first, first, None, "", [seq], name, now.last, seen))
             return
         cell = _cell(entry.get("cell"))
+        if now is None and entry.get("from") == GONE:
+            life.stays.append(Stay(GONE, first, first, None, "", [seq]))
         if now is not None and now.gone is None and now.value == room and first - now.last <= SAME_VISIT_S:
             now.see(last, seq, since=max(first, now.first))
             now.cell = cell or now.cell
@@ -219,7 +237,7 @@ class Fold:
         what, name, where, value, first, last, times = span
         cell = _cell(where)
         if what == ITEM and cell is not None:
-            self.objects.confirm(name, cell, first, last, seq, times)
+            self.objects.confirm(name, cell, value, first, last, seq, times)
         elif what == FIXTURE and name in self.fixtures:
             now = self.fixtures[name].now
             if now is not None and now.value == value:
@@ -244,8 +262,9 @@ class Fold:
             old = [stay for stay in life.stays[:-2] if stay.last < limit]
             for stay in old:
                 counts = self.past.setdefault(life.name, {})
-                key = f"{stay.value}|{stay.first % 86400 // 21600}"
-                counts[key] = counts.get(key, 0) + 1
+                for at in range(stay.first, stay.last + self.step_s, PAST_SLICE_S):
+                    key = f"{stay.value}|{at % WEEK_S // PAST_SLICE_S}"
+                    counts[key] = counts.get(key, 0) + min(PAST_SLICE_S, stay.last + self.step_s - at)
             del life.stays[: len(old)]
         for runs in self.views.values():
             runs[:] = [run for run in runs if run[1] >= limit]

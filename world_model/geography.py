@@ -136,6 +136,12 @@ class Geography:
             self._graph = graph
         return self._graph
 
+    @property
+    def exits(self) -> tuple[Cell, ...]:
+        """Cells of doors that lead out of what is known: nobody was ever seen to stand behind them."""
+        found = [cell for cell in self._fixtures if cell in self.graph and self.graph.degree(cell) <= 1]
+        return tuple(sorted(found))
+
     def path(self, start: Cell, goal: Cell, *, beside: bool = False, avoid: Iterable[Cell] = ()) -> list[Cell] | None:
         """A shortest way from ``start`` to ``goal``, both included; None if none is known.
 

@@ -11,23 +11,25 @@ import hashlib
 import json
 import logging
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import networkx as nx
 
 from ..memory import Memory
 from ..memory.directory import write_atomically
-from ..records import Cell, Record
+from ..records import Record
 from .beliefs import Beliefs
 from .fold import VERSION, Fold
+from .foresight import Foresight
 from .geography import Geography
-from .queries import Queries
+from .habits import Habits
 
 logger = logging.getLogger("perdure")
 
 KINDS = ("event", "lesson", "intent", "outcome")
 
 
-class WorldModel(Queries):
+class WorldModel(Habits, Foresight):
     """What the agent knows of the world it sees.
 
     Args:
@@ -35,11 +37,11 @@ class WorldModel(Queries):
     """
 
     def __init__(self, memory: Memory | None = None) -> None:
-        super().__init__(lambda: self.fold)
         self.memory = memory
         self.fold = Fold()
         self.told = None if memory is None else Beliefs(memory)
         if memory is not None:
+            self.zone = ZoneInfo(memory.settings.zone)
             self.restore()
 
     # -------------------------------------------------------------- keeping level
@@ -109,11 +111,3 @@ class WorldModel(Queries):
     def graph(self) -> nx.Graph:
         """Cells one can stand on, joined where one can step."""
         return self.fold.map.graph
-
-    def path(self, start: Cell, goal: Cell, *, beside: bool = False) -> list[Cell] | None:
-        """A shortest way around things on the floor and people; see `Geography.path`."""
-        blocked = [stay.cell for _, stay in self.fold.objects.believed() if stay.cell and not stay.carrier]
-        floor = [cell for cell in blocked if cell not in self.fold.map.fixtures and cell not in (start, goal)]
-        return self.fold.map.path(start, goal, beside=beside, avoid=floor) or self.fold.map.path(
-            start, goal, beside=beside
-        )

@@ -68,7 +68,11 @@ class Objects:
 
     def at_cell(self, cell: Cell) -> list[Life]:
         """Items that are believed to lie on a cell (not carried)."""
-        return [item for item in self._items.values() if (s := item.now) and s.cell == cell and s.gone is None]
+        return [
+            item
+            for item in self._items.values()
+            if (s := item.now) and s.cell == cell and s.gone is None and not s.carrier
+        ]
 
     def believed(self) -> Iterator[tuple[Life, Stay]]:
         """Items with the stay that still holds, as far as is known."""
@@ -136,13 +140,18 @@ class Objects:
         now = item.now
         if now is not None and now.gone is None:
             now.gone, now.taken_by = max(at, now.last), by
+        carrier = ME if place == ME else carrier
         item.stays.append(Stay(place, at, at, cell, carrier, [seq], by, at, True))
 
-    def confirm(self, name: str, cell: Cell, first: int, last: int, seq: int, times: int) -> None:
+    def confirm(self, name: str, cell: Cell, carrier: str, first: int, last: int, seq: int, times: int) -> None:
         """An item was seen where it was believed to be, from ``first`` to ``last``."""
-        for item in self.at_cell(cell):
-            if item.name == name and item.now is not None:
-                item.now.see(last, seq, since=max(first, item.now.first), times=times)
+        for item in self.named(name):
+            now = item.now
+            if now is None or now.gone is not None or now.carrier != carrier:
+                continue
+            if carrier or now.cell == cell:
+                now.see(last, seq, since=max(first, now.first), times=times)
+                now.cell = cell
 
     # ---------------------------------------------------------------- inside
 

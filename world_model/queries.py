@@ -7,7 +7,7 @@ what was not looked at falls with the time since the last look, by how often suc
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -31,8 +31,7 @@ def moment(at_s: int) -> datetime:
 class Queries:
     """What the fold says about the past. Names are matched as people say them (``the keys`` is ``keys``)."""
 
-    def __init__(self, fold: Callable[[], Fold]) -> None:
-        self._get = fold
+    fold: Fold
 
     # ---------------------------------------------------------------- one thing
 
@@ -46,7 +45,6 @@ class Queries:
         Returns:
             ``value`` is a place: a fixture, ``kitchen floor``, a person, ``me``, ``gone``; a room for a person.
         """
-        fold = self._get()
         lives = self.lives(thing)
         if not lives:
             return Estimate(None, f"never seen: {thing}")
@@ -55,7 +53,6 @@ class Queries:
         if len(found) == 1 or (len(values) == 1 and None not in values):
             return max(found, key=lambda e: e.confidence)
         known = [f"{life.id} {e.value or 'not known'}" for life, e in zip(lives, found, strict=True)]
-        del fold
         return Estimate(None, f"there are {len(lives)}: {', '.join(known)}", _joined(found))
 
     def state_of(self, fixture: str, at: datetime | None = None) -> Estimate:
@@ -163,7 +160,7 @@ class Queries:
 
     def watched(self, room: str, within: Interval) -> float:
         """Share of ``within`` (a bounded interval) in which most of ``room`` was in view, from 0 to 1."""
-        fold = self._get()
+        fold = self.fold
         start = seconds(within.start) if within.start else 0
         end = seconds(within.end) if within.end else fold.time
         if end <= start:
@@ -175,7 +172,7 @@ class Queries:
 
     def people_in(self, room: str, at: datetime | None = None) -> Estimate:
         """Names of the people known to be in ``room`` at a time; None if the room was not watched then."""
-        fold = self._get()
+        fold = self.fold
         t = fold.time if at is None else seconds(at)
         names, seqs = [], set()
         for name, life in sorted(fold.people.items()):
@@ -192,13 +189,13 @@ class Queries:
 
     def room_of(self, place: str) -> str | None:
         """The room of a place or of a person's or item's place; None if that is not known."""
-        return self._get().map.room_of(place)
+        return self.fold.map.room_of(place)
 
     # ------------------------------------------------------------------- inside
 
     def lives(self, name: str) -> list[Life]:
         """Items and people that a name may mean."""
-        fold = self._get()
+        fold = self.fold
         exact = fold.objects.named(name) or [life for n, life in fold.people.items() if n == name]
         if exact:
             return exact
@@ -208,17 +205,17 @@ class Queries:
 
     def name_of(self, said: str) -> str | None:
         """The known name (item, person, fixture or room) that words mean; None if none or several do."""
-        fold = self._get()
+        fold = self.fold
         names = [*fold.objects.names, *fold.people, *fold.fixtures, *fold.map.rooms]
         return said if said in names else _best(said, names)
 
     def _fixture(self, name: str) -> Life | None:
-        fixtures = self._get().fixtures
+        fixtures = self.fold.fixtures
         best = name if name in fixtures else _best(name, list(fixtures))
         return None if best is None else fixtures[best]
 
     def _at(self, life: Life, at: datetime | None) -> Estimate:
-        fold = self._get()
+        fold = self.fold
         t = max(fold.time, life.now.last if life.now else 0) if at is None else seconds(at)
         before, after = life.at(t)
         if before is None:
@@ -247,11 +244,11 @@ class Queries:
         if stay.value in (GONE, ME):
             return Estimate(stay.value, f"so since {_clock(stay.first)}, by {stay.by}", evidence, SEEN)
         age = t - stay.last
-        sure = SEEN * math.exp(-self._rate(life) * max(0, age - WITNESS_STEPS * self._get().step_s))
+        sure = SEEN * math.exp(-self._rate(life) * max(0, age - WITNESS_STEPS * self.fold.step_s))
         return Estimate(stay.value, f"last seen so {_clock(stay.last)}", evidence, round(sure, 3))
 
     def _between(self, life: Life, before: Stay, after: Stay, t: int) -> Estimate:
-        step = WITNESS_STEPS * self._get().step_s
+        step = WITNESS_STEPS * self.fold.step_s
         evidence = (*before.seqs[-2:], *after.seqs[:2])
         if after.first - before.last <= step:
             near = before if t - before.last <= after.first - t else after
@@ -278,7 +275,7 @@ class Queries:
         return len(life.stays) / (span + _PRIOR_LOOKED_S)
 
     def _all_changes(self, lives: list[Life] | None) -> Iterator[Change]:
-        fold = self._get()
+        fold = self.fold
         wanted = None if lives is None else {id(life) for life in lives}
         for kind, group in (("moved", fold.objects.items), ("state", fold.fixtures), ("entered", fold.people)):
             for life in group.values():
@@ -286,7 +283,7 @@ class Queries:
                     yield from _changes_of(life, kind)
 
     def _rooms_of(self, change: Change) -> set[str | None]:
-        fold = self._get()
+        fold = self.fold
         if change.kind == "state":
             return {fold.map.room_of(change.thing)}
         if change.kind in ("entered", "left"):

@@ -21,16 +21,17 @@ than the sightings of the last half hour.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+import re
+from collections.abc import Hashable
 from typing import Any, Protocol
 
 from ..records import Cell, Event, Image, KeyFrame, Scene, Sighting, Trust
 from .doubt import Caution, Doubt, Doubts
 from .fold import FIXTURE, ITEM, PERSON, SAME_VISIT_S, Fold, seconds
-from .geography import FREE, ME, WALL, ahead, near
+from .geography import FREE, GONE, ME, WALL, near
+from .glance import UNKNOWN, Found, View, is_item, sentences
 from .stays import Life, Stay
 
-UNKNOWN = "something"
 LOOK_EVERY_S = 30 * 60
 LOOK_AT_LEAST_S = 8 * 60
 """Leaving a room is no reason for another look event within this time."""
@@ -42,7 +43,9 @@ _FLOOR_CERTAINTY = 0.8
 _PERSON_CERTAINTY = 0.5
 _CELLS_AT_ONCE = 12
 _CELLS_WAIT_S = 5 * 60
-_ACTS = ("pick_up", "put_down", "use", "give", "discard")
+_ACTS = {"pick": "pick_up", "put": "put_down", "use": "use", "give": "give", "discard": "discard"}
+_NEAR_EXIT = 3
+"""Cells a person may be away from the way out when last seen, to be taken to have gone."""
 _CLOSED = "closed"
 
 
@@ -75,6 +78,7 @@ class SceneWatcher:
         self._clear: dict[Cell, int] = {}
         self._people: dict[str, tuple[Cell, int]] = {}
         self._without: dict[tuple[str, str], int] = {}
+        self._empty = 0
         self._looked: int | None = None
         self._room: str | None = None
         self._last: Scene | None = None
@@ -103,8 +107,9 @@ class SceneWatcher:
         Returns:
             At most one event of changes and one look.
         """
-        view = _View(scene, self._model.fold)
-        found = _Found()
+        view = View(scene, self._model.fold)
+        found = Found()
+        acted = _ACTS.get(re.split(r"[ _]", acted or "")[0].lower())
         self._map(view, found)
         self._fixtures(view, found, acted)
         if not lesson:
@@ -147,7 +152,7 @@ class SceneWatcher:
 
     # ----------------------------------------------------------------- the parts
 
-    def _map(self, view: _View, found: _Found) -> None:
+    def _map(self, view: View, found: Found) -> None:
         """Cells seen for the first time; corrections after two readings that agree."""
         known = view.fold.map
         for cell in view.scene.seen:
@@ -164,7 +169,7 @@ class SceneWatcher:
             else:
                 self._odd_cells[cell] = self._odd_cells.get(cell, 0) + 1
 
-    def _fixtures(self, view: _View, found: _Found, acted: str | None) -> None:
+    def _fixtures(self, view: View, found: Found, acted: str | None) -> None:
         fold = view.fold
         for cell, sighting in view.bases.items():
             if view.role(sighting) != FIXTURE or sighting.name == UNKNOWN:
@@ -191,15 +196,17 @@ class SceneWatcher:
                 self._doubts.clear(where)
                 found.fixtures.append(self._fixture_entry(view, sighting, doubt, now.value, own=own))
 
-    def _own_act(self, view: _View, found: _Found, acted: str | None, holding: bool | None) -> None:
-        if acted not in _ACTS or self._last is None:
-            return
+    def _own_act(self, view: View, found: Found, acted: str | None, holding: bool | None) -> None:
         cell, fold = view.ahead, view.fold
+        if acted is None or self._last is None:
+            self._empty_hand(view, found, holding)
+            return
+        self._empty = 0
         act: dict[str, Any] = {"act": acted, "cell": list(cell), "thing": "", "place": ""}
         held, seen = fold.objects.held, view.items.get(cell)
         if acted == "pick_up":
             lying = [item.name for item in fold.objects.at_cell(cell)]
-            lying = lying or [s.name for s in self._last.sightings if s.cell == cell and _is_item(s, fold)]
+            lying = lying or [s.name for s in self._last.sightings if s.cell == cell and is_item(s, fold)]
             if held is not None or holding is False or (holding is None and seen is not None) or not lying:
                 return
             act["thing"] = lying[0]
@@ -221,11 +228,18 @@ class SceneWatcher:
         view.own = act
         found.act = act
 
-    def _items(self, view: _View, found: _Found) -> None:
+    def _empty_hand(self, view: View, found: Found, holding: bool | None) -> None:
+        """The gripper feels nothing though something is believed to be in it: it was lost."""
+        self._empty = self._empty + 1 if holding is False and view.fold.objects.held is not None else 0
+        if self._empty >= 2:
+            found.act = {"act": "lost", "cell": list(view.ahead), "thing": "", "place": ""}
+            self._empty = 0
+
+    def _items(self, view: View, found: Found) -> None:
         fold, t = view.fold, view.t
         believed: dict[Hashable, list[tuple[Life, Stay]]] = {}
         for item, stay in fold.objects.believed():
-            if stay.value != ME and stay.cell is not None:
+            if stay.carrier or stay.cell is not None:
                 believed.setdefault(stay.carrier or stay.cell, []).append((item, stay))
         own_cell = tuple(view.own["cell"]) if view.own and view.own["act"] != "use" else None
         for cell, sighting in view.items.items():
@@ -245,7 +259,7 @@ class SceneWatcher:
             if stay.value != ME and stay.cell is not None and stay.cell != own_cell:
                 self._maybe_gone(view, found, item.name, stay)
 
-    def _appeared(self, view: _View, found: _Found, sighting: Sighting, carrier: str) -> None:
+    def _appeared(self, view: View, found: Found, sighting: Sighting, carrier: str) -> None:
         """An item where none of its name was believed to be."""
         others = [cell for cell, s in view.items.items() if s.name == sighting.name and cell != sighting.cell]
         where = (ITEM, carrier or sighting.cell)
@@ -260,7 +274,7 @@ class SceneWatcher:
             self._doubts.clear(where)
             found.things.append(self._thing_entry(view, doubt))
 
-    def _maybe_gone(self, view: _View, found: _Found, name: str, stay: Stay) -> None:
+    def _maybe_gone(self, view: View, found: Found, name: str, stay: Stay) -> None:
         """An item not seen on the cell on which it was believed to be: gone if the cell was read as empty."""
         cell, t = stay.cell, view.t
         assert cell is not None
@@ -290,8 +304,9 @@ class SceneWatcher:
             self._doubts.clear(where)
             found.gone.append(self._gone_entry(view, name, doubt, stay))
 
-    def _persons(self, view: _View, found: _Found) -> None:
+    def _persons(self, view: View, found: Found) -> None:
         fold, t = view.fold, view.t
+        exits = fold.map.exits
         for name, sighting in view.people.items():
             if sighting.certainty < _PERSON_CERTAINTY:
                 continue
@@ -312,26 +327,31 @@ class SceneWatcher:
             if self._doubts.settled(doubt, explained=follows or sighting.certainty >= 0.8):
                 self._doubts.clear((PERSON, name))
                 was = self._end_span(PERSON, name, name)
+                came = now.value if now is not None and (now.gone is None or now.value == GONE) else None
+                if came is None and life is None and any(near(sighting.cell, e, _NEAR_EXIT) for e in exits):
+                    came = GONE
                 since = max([s for s in (was, self._without.get((name, room))) if s is not None], default=None)
                 found.people.append(
                     {"name": name, "kind": "entered", "room": room, "cell": list(sighting.cell), "first": doubt.first,
-                     "last": t, "since": since, "from": now.value if now is not None and now.gone is None else None}
+                     "last": t, "since": since, "from": came}
                 )  # fmt: skip
         for name, life in fold.people.items():
             now = life.now
-            if now is None or now.gone is not None or name in view.people or not now.value:
+            if now is None or now.gone is not None or name in view.people or now.value in ("", GONE):
                 continue
             if view.coverage.get(now.value, 0.0) >= WHOLE:
                 doubt = self._doubts.look(("left", name), now.value, t, 0.8)
                 if self._doubts.settled(doubt):
                     self._doubts.clear(("left", name))
                     last = self._end_span(PERSON, name, name) or now.last
+                    where = self._people.get(name, (now.cell, 0))[0]
+                    out = where is not None and any(near(where, e, _NEAR_EXIT) for e in fold.map.exits)
                     found.people.append(
                         {"name": name, "kind": "left", "room": now.value, "cell": None, "first": doubt.first,
-                         "last": last, "since": last, "from": None}
+                         "last": last, "since": last, "from": None, "to": GONE if out else None}
                     )  # fmt: skip
 
-    def _parting(self, view: _View, found: _Found) -> None:
+    def _parting(self, view: View, found: Found) -> None:
         """Differences that went out of view after one good look."""
         seen = view.scene.seen
 
@@ -358,7 +378,7 @@ class SceneWatcher:
         others = doubt.details["others"]
         return bool(same) and all(i.now is not None and i.now.cell in others for i in same)
 
-    def _watch_rooms(self, view: _View) -> None:
+    def _watch_rooms(self, view: View) -> None:
         t = view.t
         for room, share in view.coverage.items():
             if share >= IN_VIEW:
@@ -376,7 +396,7 @@ class SceneWatcher:
     # ------------------------------------------------------------------- entries
 
     def _fixture_entry(
-        self, view: _View, sighting: Sighting, doubt: Doubt, was: str | None, *, own: bool = False
+        self, view: View, sighting: Sighting, doubt: Doubt, was: str | None, *, own: bool = False
     ) -> dict[str, Any]:
         last = self._end_span(FIXTURE, sighting.name, sighting.name)
         life = view.fold.fixtures.get(sighting.name)
@@ -388,7 +408,7 @@ class SceneWatcher:
             "by": ME if own else None, "certainty": round(doubt.sure, 3),
         }  # fmt: skip
 
-    def _thing_entry(self, view: _View, doubt: Doubt) -> dict[str, Any]:
+    def _thing_entry(self, view: View, doubt: Doubt) -> dict[str, Any]:
         sighting: Sighting = doubt.details["sighting"]
         carrier: str = doubt.details["carrier"]
         cell = sighting.cell
@@ -400,7 +420,7 @@ class SceneWatcher:
             "others": [list(c) for c in sorted(doubt.details["others"])],
         }  # fmt: skip
 
-    def _gone_entry(self, view: _View, name: str, doubt: Doubt, stay: Stay) -> dict[str, Any]:
+    def _gone_entry(self, view: View, name: str, doubt: Doubt, stay: Stay) -> dict[str, Any]:
         assert stay.cell is not None
         last = self._end_span(ITEM, name, stay.carrier or stay.cell)
         last = stay.last if last is None else max(last, stay.last)
@@ -415,12 +435,12 @@ class SceneWatcher:
             name for name, (where, t) in self._people.items() if abs(at - t) <= self._step_s and near(where, cell)
         )
 
-    def _change(self, view: _View, found: _Found, frame: Image | None) -> Event:
+    def _change(self, view: View, found: Found, frame: Image | None) -> Event:
         scene = view.scene
         parts = {"act": found.act, "things": found.things, "gone": found.gone, "fixtures": found.fixtures,
                  "people": found.people, "cells": self._take_cells()}  # fmt: skip
         media = self._media("change", view.t, scene, **parts)
-        text = "; ".join(_sentences(found, view.fold)) or "saw more of the home"
+        text = "; ".join(sentences(found, view.fold)) or "saw more of the home"
         frames = () if frame is None or not found.any else (KeyFrame(scene.time, frame, scene.novelty),)
         return Event(scene.time, scene.time, "eyes", Trust.SEEN, text, frames, media={"scene": media})
 
@@ -465,110 +485,5 @@ class SceneWatcher:
         return {kind: found for kind, found in cells.items() if found}
 
 
-class _Found:
-    """Changes of one scene."""
-
-    def __init__(self) -> None:
-        self.act: dict[str, Any] | None = None
-        self.things: list[dict[str, Any]] = []
-        self.gone: list[dict[str, Any]] = []
-        self.fixtures: list[dict[str, Any]] = []
-        self.people: list[dict[str, Any]] = []
-
-    @property
-    def any(self) -> bool:
-        return bool(self.act or self.things or self.gone or self.fixtures or self.people)
-
-
-class _View:
-    """One scene, sorted by what stands, lies and walks where."""
-
-    def __init__(self, scene: Scene, fold: Fold) -> None:
-        self.scene, self.fold, self.t = scene, fold, seconds(scene.time)
-        self.ahead = ahead(scene.pose.x, scene.pose.y, scene.pose.heading)
-        self.bases: dict[Cell, Sighting] = {}
-        self.items: dict[Cell, Sighting] = {}
-        self.people: dict[str, Sighting] = {}
-        self.walls: set[Cell] = set()
-        self.covered: set[Cell] = set()
-        self.own: dict[str, Any] | None = None
-        for sighting in scene.sightings:
-            if sighting.name == WALL:
-                self.walls.add(sighting.cell)
-                self.bases[sighting.cell] = sighting
-            elif _is_item(sighting, fold):
-                self.items[sighting.cell] = sighting
-            else:
-                self.bases[sighting.cell] = sighting
-                if self.role(sighting) == PERSON:
-                    other = self.people.get(sighting.name)
-                    if other is None or other.certainty < sighting.certainty:
-                        self.people[sighting.name] = sighting
-        self.coverage = self._coverage()
-
-    def role(self, sighting: Sighting) -> str:
-        """What a sighting's name stands for: as taught, else by how it looks."""
-        known = self.fold.roles.get(sighting.name)
-        return known or (PERSON if sighting.name[:1].isupper() else FIXTURE)
-
-    def carrier(self, sighting: Sighting) -> str:
-        """The person who carries an item; empty if nobody does."""
-        base = self.bases.get(sighting.cell)
-        name = sighting.on or (base.name if base is not None else "")
-        is_person = name in self.people or self.fold.roles.get(name) == PERSON
-        return name if name and is_person else ""
-
-    def _coverage(self) -> dict[str, float]:
-        rooms = self.fold.map
-        counts: dict[str, int] = {}
-        for cell in self.scene.seen:
-            room = rooms.room_at(cell)
-            if room:
-                counts[room] = counts.get(room, 0) + 1
-        return {room: counts[room] / max(1, len(rooms.room_cells(room))) for room in sorted(counts)}
-
-
-def _is_item(sighting: Sighting, fold: Fold) -> bool:
-    known = fold.roles.get(sighting.name)
-    if known is not None:
-        return known == ITEM
-    if sighting.name == UNKNOWN:
-        return bool(sighting.on)
-    return bool(sighting.on) or not (sighting.state or sighting.name[:1].isupper())
-
-
 def _order(key: tuple[str, str, Hashable]) -> tuple[str, str, str]:
     return key[0], key[1], str(key[2])
-
-
-def _sentences(found: _Found, fold: Fold) -> Iterable[str]:
-    """The changes in words."""
-    if found.act:
-        yield f"I did {found.act['act'].replace('_', ' ')} {found.act['thing']}".rstrip()
-    for entry in found.fixtures:
-        yield _fixture_text(entry)
-    for entry in found.gone:
-        if not any(e["name"] == entry["name"] for e in found.things):
-            yield f"the {entry['name']} {_is(entry['name'])} no longer at the {entry['place']}"
-    for entry in found.things:
-        where = (
-            f"{entry['carrier']} carries the {entry['name']}"
-            if entry["carrier"]
-            else (f"the {entry['name']} {_is(entry['name'])} at the {entry['place']}")
-        )
-        lives = fold.objects.named(entry["name"])
-        before = lives[0].now.value if len(lives) == 1 and lives[0].now is not None else None
-        yield where + (f" (before: {before})" if before else "")
-    for entry in found.people:
-        yield f"{entry['name']} {entry['kind']} the {entry['room'] or 'home'}"
-
-
-def _fixture_text(entry: Mapping[str, Any]) -> str:
-    name, state, was = entry["name"], entry["state"], entry["was"]
-    if was is None:
-        return f"there is the {name}" + (f", {state}" if state else "")
-    return f"the {name} {_is(name)} now {state} (before: {was})"
-
-
-def _is(name: str) -> str:
-    return "are" if name.endswith("s") and not name.endswith("ss") else "is"
