@@ -6,7 +6,8 @@ It knows what an agent wants and does. It does not know SQL, FAISS or Triton.
 from .agent import Agent, Parts
 from .body import Body, EnvBody, StepClock
 from .defaults import default_parts
-from .eyes import Eyes, VideoEyes
+from .deliberating import Menu, PlannerProposer, Proposer
+from .eyes import Eyes, SceneEyes, VideoEyes, recall_lessons
 from .ledger import ActFailed, NotAllowed
 from .loop import Call, Heard, LifeReport, Situation
 from .remote import RemoteBody, WorldGone, serve
@@ -22,15 +23,20 @@ __all__ = [
     "Eyes",
     "Heard",
     "LifeReport",
+    "Menu",
     "NotAllowed",
     "Parts",
+    "PlannerProposer",
+    "Proposer",
     "RemoteBody",
+    "SceneEyes",
     "Situation",
     "StepClock",
     "VideoEyes",
     "WatchReport",
     "WorldGone",
     "default_parts",
+    "recall_lessons",
     "serve",
     "tool",
 ]

@@ -17,7 +17,7 @@ from ..clock import Clock
 from ..errors import BadInput, PerdureError
 from ..memory import Encoders, Memory, Settings
 from ..records import Answer, Event, Observation, Record, Trust
-from ..world_model import Beliefs
+from ..world_model import WorldModel
 from . import ledger
 from .answering import Asked, Finding, find
 from .body import Body, EnvBody, StepClock
@@ -62,7 +62,7 @@ class Agent:
     def __init__(self, memory: Memory, parts: Parts) -> None:
         self.memory = memory
         self.parts = parts
-        self.world = Beliefs(memory)
+        self.world = WorldModel(memory)
         self.tools: Mapping[str, Tool] = tools_of(type(self))
         self._keeper = StateKeeper(memory, self.State)
         self.state: Any = self._keeper.state

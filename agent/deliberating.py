@@ -33,7 +33,7 @@ class Menu:
 
     tools: Mapping[str, Tool]
     options: Callable[[str, str], Sequence[str] | None] = lambda tool, argument: None
-    """The values that an argument of a tool can have; None: whatever its type allows."""
+    """Values that an argument of a tool can have; None: whatever its type allows; an empty list: it is not offered."""
     examples: Sequence[tuple[str, Call]] = ()
     """Requests with the right call, shown to the planner."""
 
@@ -112,10 +112,12 @@ def call_schema(menu: Menu) -> dict[str, Any]:
     choices = [_choice(_NOTHING, nothing)]
     for name, tool in menu.tools.items():
         arguments = copy.deepcopy(tool.schema())
-        for argument, field in arguments.get("properties", {}).items():
+        for argument in list(arguments.get("properties", {})):
             values = menu.options(name, argument)
-            if values is not None:
-                field["enum"] = list(values)
+            if values is not None and not values:
+                del arguments["properties"][argument]
+            elif values is not None:
+                arguments["properties"][argument]["enum"] = list(values)
         choices.append(_choice(name, arguments))
     return {"anyOf": choices}
 
@@ -138,9 +140,10 @@ def _choice(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def _prompt(menu: Menu, text: str) -> list[dict[str, str]]:
-    lines = [
-        f"- {name}({', '.join(tool.arguments.model_fields)}): {tool.description}" for name, tool in menu.tools.items()
-    ]
+    lines = []
+    for name, tool in menu.tools.items():
+        offered = [argument for argument in tool.arguments.model_fields if menu.options(name, argument) != []]
+        lines.append(f"- {name}({', '.join(offered)}): {tool.description}")
     system = (
         "You choose one tool for a request. Answer with JSON: the tool and its arguments. "
         f'Use "{_NOTHING}" if no tool fits.\nTools:\n' + "\n".join(lines)

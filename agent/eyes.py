@@ -5,10 +5,17 @@ They know perception and, for worlds of cells, what the world model expects; the
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
+from ..errors import BadInput
+from ..memory import Memory
 from ..perception import EventSegmenter, ImageEncoder
-from ..records import Event, Observation
+from ..perception.lessons import Lesson
+from ..perception.scenes import SceneReader
+from ..records import Event, Image, KeyFrame, Observation, Pose, Record, Scene
+from ..world_model.geography import ahead
+from ..world_model.sight import SceneWatcher
 
 
 class Eyes(Protocol):
@@ -37,3 +44,99 @@ class VideoEyes:
 
     def flush(self) -> list[Event]:
         return list(self._segmenter.flush())
+
+
+class SceneEyes:
+    """Reads scenes in a world of cells by what it was shown, and tells what is not as the world model believes.
+
+    Every lesson is an event whose key frame is kept exact, so that `recall_lessons` teaches a woken agent the same.
+
+    Args:
+        reader: what was learned so far.
+        watcher: compares scenes with beliefs.
+    """
+
+    def __init__(self, reader: SceneReader, watcher: SceneWatcher) -> None:
+        self._reader = reader
+        self._watcher = watcher
+        self.scene: Scene | None = None
+        """What was made of the last frame."""
+
+    def look(self, observation: Observation, acted: str | None) -> list[Event]:
+        """See `Eyes.look`.
+
+        Raises:
+            BadInput: the body does not say where it stands.
+        """
+        frame = observation.frame
+        if frame is None:
+            return []
+        pose, events = pose_of(observation), []
+        lesson = None
+        if observation.text:
+            lesson = self._reader.teach(frame, pose, observation.text, observation.time)
+        if lesson is not None:
+            events.append(_shown(lesson, frame, observation))
+        self.scene = self._reader.read(frame, pose, observation.time)
+        holding = (observation.state or {}).get("holding")
+        events += self._watcher.feed(self.scene, acted, frame=frame, holding=holding, lesson=lesson is not None)
+        return events
+
+    def flush(self) -> list[Event]:
+        return list(self._watcher.flush())
+
+
+def recall_lessons(memory: Memory, reader: SceneReader) -> int:
+    """Teach ``reader`` everything that was shown before; returns the number of lessons."""
+    number = 0
+    for record in memory.journal.read(kinds=["lesson"]):
+        shown = memory.journal.get([record.seq - record.payload["event"]])[record.seq - record.payload["event"]]
+        frame = memory.frame(shown.blobs[shown.payload["key_frames"][0]["frame"]])
+        reader.teach(frame, Pose(*record.payload["pose"]), record.payload["sentence"], record.start)
+        number += 1
+    return number
+
+
+def is_lesson(event: Record) -> bool:
+    """Whether something was shown in an event: its picture must not fade."""
+    return "lesson" in event.payload["media"]
+
+
+def pose_of(observation: Observation) -> Pose:
+    """Where the body stands, by its own sense of it.
+
+    Raises:
+        BadInput: it does not say so.
+    """
+    state = observation.state or {}
+    try:
+        return Pose(int(state["x"]), int(state["y"]), int(state["heading"]))
+    except KeyError as error:
+        raise BadInput(
+            f"expected a body that says where it stands ('x', 'y', 'heading' in info), got {_listed(state)}"
+        ) from error
+
+
+def _shown(lesson: Lesson, frame: Image, observation: Observation) -> Event:
+    names = [naming.name + (f" ({naming.state})" if naming.state else "") for naming in lesson.taught]
+    x, y = ahead(*_pose(lesson))
+    taught = [
+        {"name": naming.name, "role": naming.kind, "state": naming.state, "cell": [x, y], "pose": _pose(lesson)}
+        for naming in lesson.taught
+    ]
+    return Event(
+        observation.time,
+        observation.time,
+        observation.source,
+        text=f"I was shown {_listed(names)}",
+        key_frames=(KeyFrame(observation.time, frame, 1.0, observation.index, exact=True),),
+        media={"lesson": {"sentence": lesson.sentence, "pose": _pose(lesson), "lessons": taught}},
+    )
+
+
+def _pose(lesson: Lesson) -> list[int]:
+    return [lesson.pose.x, lesson.pose.y, lesson.pose.heading]
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "nothing"

@@ -28,7 +28,11 @@ class Step:
         """The stored records in the order in which they were added; filled when the block has been left."""
 
     def event(self, event: Event) -> None:
-        """Something was perceived. Its key frames are kept as JPEG (PNG if exact), their vectors as float32."""
+        """Something was perceived. Its key frames are kept as JPEG (PNG if exact), their vectors as float32.
+
+        If it was a lesson (``media["lesson"]``), a ``lesson`` record follows, so that lessons are found among many
+        events.
+        """
         items: list[tuple[str, bytes]] = []
         frames = [_key_frame(frame, items) for frame in event.key_frames]
         payload = {
@@ -47,6 +51,9 @@ class Step:
             },
         }
         self.drafts.append(Draft("event", payload, event.start, event.end, event.source, event.trust, tuple(items)))
+        if "lesson" in event.media:
+            lesson = {"event": 1, **event.media["lesson"]}
+            self.note("lesson", lesson, time=event.start, source=event.source, trust=event.trust)
 
     def told(
         self,

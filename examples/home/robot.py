@@ -1,0 +1,407 @@
+"""The robot that lives in the home: what it can do, what it does unasked, and how it takes what it hears.
+
+Deciding what an errand means is the planner's work; walking and handling are `skills`; what is where, and what follows
+from what, is the world model's. This file puts them together.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from perdure import Agent, tool
+from perdure.agent import (
+    Call,
+    Eyes,
+    Heard,
+    Menu,
+    Parts,
+    PlannerProposer,
+    Proposer,
+    SceneEyes,
+    Situation,
+    recall_lessons,
+)
+from perdure.agent.eyes import is_lesson, pose_of
+from perdure.memory import Memory
+from perdure.perception.lessons import read_lesson
+from perdure.perception.scenes import SceneReader
+from perdure.perception.statements import parse_statements
+from perdure.records import Event, Observation, OutcomeStatus, Pose, Record, Scene, Trust
+from perdure.world_model import SceneWatcher
+
+from . import skills
+from .skills import CLOSED, FLOOR, OPEN, Failed, Move, Skill
+
+ME = "me"
+_ACTS = {
+    Move.PICK_UP: "pick_up",
+    Move.PUT_DOWN: "put_down",
+    Move.USE: "use",
+    Move.GIVE: "give",
+    Move.DISCARD: "discard",
+}
+_PROPOSALS = 3
+_PATIENCE = timedelta(hours=2)
+"""How long after it was asked a failed errand is still tried again."""
+_LESSON_PAUSE_S = 180
+"""While things were named so recently, the robot stays where it is held."""
+_LEAST_GROUNDED = 0.2
+"""A proposal whose arguments the request hardly speaks of is not done."""
+_RULE_PAUSE_S = 120
+_FRAME_BUDGET = 48 * 2**20
+"""Bytes of pictures that are kept; older ones fade."""
+_REST_S = 6 * 3600
+_WHEN_HOME = frozenset("when once soon after back home returns arrives".split())
+
+
+@dataclass
+class Rule:
+    """A standing order: this fixture shall be in this state."""
+
+    fixture: str
+    state: str
+    cause: int
+    tried_s: float = 0.0
+
+
+@dataclass
+class Waiting:
+    """A thing that a person gets on coming home."""
+
+    thing: str
+    person: str
+    cause: int
+    since_s: float
+
+
+@dataclass
+class Memo:
+    """What the robot must not forget and no record says."""
+
+    rules: list[Rule] = field(default_factory=list)
+    waiting: list[Waiting] = field(default_factory=list)
+    rested_s: float = 0.0
+
+
+class HomeRobot(Agent):
+    """Keeps an eye on a home, does errands, and knows where everything is."""
+
+    State = Memo
+
+    def __init__(self, memory: Memory, parts: Parts) -> None:
+        super().__init__(memory, parts)
+        self._eyes: SceneEyes | None = None
+        self._reader = SceneReader()
+        self._pose = Pose(0, 0, 0)
+        self._holding = self._bumped = False
+        self._now_s = 0.0
+        self._shown_s: float | None = None
+        self._idle: Iterator[int] | None = None
+        self._busy = False
+        self._make_proposer: Callable[[], Proposer] | None = None
+        self._speakers: dict[int, str] = {}
+
+    # ------------------------------------------------------------ the body, for skills
+
+    @property
+    def pose(self) -> Pose:
+        return self._pose
+
+    @property
+    def scene(self) -> Scene | None:
+        return None if self._eyes is None else self._eyes.scene
+
+    @property
+    def holding(self) -> bool:
+        return self._holding
+
+    @property
+    def bumped(self) -> bool:
+        return self._bumped
+
+    def states_of(self, fixture: str) -> tuple[str, ...]:
+        """States that a fixture can be in: as it, or one that looks like it, was shown."""
+        return self._reader.gallery.states_of(fixture)
+
+    # ------------------------------------------------------------------------- tools
+
+    def is_there(self, thing: str, to: str) -> OutcomeStatus:
+        """After a crash: it was brought if the world model saw it there."""
+        return OutcomeStatus.DONE if self.world.place_of(thing).value == to else OutcomeStatus.FAILED
+
+    def is_set(self, fixture: str, state: str) -> OutcomeStatus:
+        return OutcomeStatus.DONE if self.world.state_of(fixture).value == state else OutcomeStatus.FAILED
+
+    def is_gone(self, thing: str) -> OutcomeStatus:
+        """After a crash: what is still held or still lies about was not thrown away."""
+        if self._holding:
+            return OutcomeStatus.FAILED
+        held = any(life.now is not None and life.now.value == ME for life in self.world.lives(thing))
+        return OutcomeStatus.DONE if held else OutcomeStatus.FAILED
+
+    @tool(effect="reversible", timeout_s=5400, recover=is_there)
+    def bring(self, thing: str, to: str) -> Generator[int, Observation, str]:
+        """Carry a thing to a place or a person."""
+        yield from self._empty_hand(thing)
+        if not self._holding:
+            yield from skills.take(self, thing)
+        yield from skills.put(self, to)
+        return f"the {thing} is at {to}"
+
+    @tool(effect="reversible", timeout_s=5400, recover=is_set)
+    def set(self, fixture: str, state: str) -> Generator[int, Observation, str]:
+        """Switch a device on or off, open or close something."""
+        yield from skills.set_state(self, fixture, state)
+        return f"the {fixture} is {state}"
+
+    @tool(effect="irreversible", timeout_s=5400, recover=is_gone)
+    def throw_away(self, thing: str) -> Generator[int, Observation, str]:
+        """Put a thing into the bin for good."""
+        yield from self._empty_hand(thing)
+        if not self._holding:
+            yield from skills.take(self, thing)
+        yield from skills.discard(self)
+        return f"the {thing} is thrown away"
+
+    @tool(effect="reversible")
+    def always(self, fixture: str, state: str, cause: int = 0) -> str:
+        """From now on, whenever a device or door is seen in another state, bring it into this one."""
+        self.state.rules = [rule for rule in self.state.rules if rule.fixture != fixture]
+        self.state.rules.append(Rule(fixture, state, cause))
+        return f"the {fixture} will be kept {state}"
+
+    @tool(effect="reversible")
+    def bring_when_home(self, thing: str, person: str, cause: int = 0) -> str:
+        """Bring a thing to a person as soon as they come home."""
+        self.state.waiting.append(Waiting(thing, person, cause, self._now_s))
+        return f"{person} will get the {thing} on coming home"
+
+    def _empty_hand(self, wanted: str) -> Skill:
+        """Put down what is held, unless it is what is wanted."""
+        held = self.world.fold.objects.held
+        if self._holding and (held is None or held.name != wanted.split("#")[0]):
+            yield from skills.put(self, f"{self._room() or self.world.map.rooms[0]}{FLOOR}")
+
+    # ------------------------------------------------------------------ perceiving
+
+    def open_eyes(self) -> Eyes:
+        self.world.catch_up()
+        self._reader = SceneReader()
+        recall_lessons(self.memory, self._reader)
+        self._eyes = SceneEyes(self._reader, SceneWatcher(self.world))
+        return self._eyes
+
+    def hear(self, observation: Observation) -> Heard:
+        """The paired telephone is the owner's; a voice may ask for what can be undone, as the owner allowed."""
+        state = observation.state or {}
+        text = observation.text or ""
+        speaker = str(state.get("speaker", "other"))
+        by_app = state.get("channel") == "app"
+        facts = parse_statements(text, observation.time, self._zone(), speaker)
+        asks = not read_lesson(text) and (_REQUEST.search(text) is not None or (by_app and not facts))
+        return Heard(speaker, Trust.OWNER if by_app else Trust.OTHER, request=asks)
+
+    def taken_in(self, records: Sequence[Record], observation: Observation) -> None:
+        for record in records:
+            self.world.apply(record)
+            if record.kind == "lesson":
+                self._shown_s = record.start.timestamp()
+        state = observation.state or {}
+        self._pose = pose_of(observation)
+        self._holding, self._bumped = bool(state.get("holding")), bool(state.get("bumped"))
+        self._now_s = observation.time.timestamp()
+
+    def describe_action(self, action: int) -> str | None:
+        return _ACTS.get(Move(action))
+
+    def has_moved_on(self, events: Sequence[Event]) -> bool:
+        return False  # an errand stays an errand while people walk about
+
+    # -------------------------------------------------------------------- deciding
+
+    @property
+    def proposer(self) -> Proposer | None:
+        if self._make_proposer is not None:
+            return self._make_proposer()
+        planner = self.parts.planner
+        return None if planner is None else PlannerProposer(self.memory, planner, _PROPOSALS)
+
+    def use_proposer(self, make: Callable[[], Proposer]) -> None:
+        """Let another proposer take the planner's place, for a comparison."""
+        self._make_proposer = make
+
+    @property
+    def menu(self) -> Menu:
+        return Menu(self.tools, self._options, _EXAMPLES)
+
+    def _options(self, tool_name: str, argument: str) -> Sequence[str] | None:
+        fold = self.world.fold
+        fixtures = sorted(name for name in fold.fixtures if len(self.states_of(name)) > 1)
+        if argument == "thing":
+            return sorted(name for name, role in fold.roles.items() if role == "item")
+        if argument == "person":
+            return sorted(fold.people) or sorted(n for n, role in fold.roles.items() if role == "person")
+        if argument == "to":
+            people = sorted(name for name, role in fold.roles.items() if role == "person")
+            return [*sorted(set(self.world.map.fixtures.values())), *people]
+        if argument == "fixture":
+            return fixtures
+        if argument == "state":
+            return sorted({state for name in fixtures for state in self.states_of(name)})
+        return [] if argument == "cause" else None
+
+    def foresee(self, call: Call) -> float:
+        """How far the request speaks of the call's arguments, times how likely the world model thinks it succeeds."""
+        told = self.memory.journal.get([call.cause])[call.cause] if call.cause is not None else None
+        if told is None:
+            return 0.0
+        grounded = _grounded(str(told.payload["text"]), str(told.payload["speaker"]), call)
+        return 0.0 if grounded < _LEAST_GROUNDED else grounded * self._feasible(call)
+
+    def _feasible(self, call: Call) -> float:
+        arguments = call.arguments
+        if call.tool in ("bring", "throw_away", "bring_when_home"):
+            lives = self.world.lives(arguments["thing"])
+            known = any(life.now is not None and life.now.gone is None for life in lives)
+            if call.tool == "bring" and self.world.map.cells_of(arguments["to"]) == ():
+                return 0.7 if arguments["to"] in self.world.fold.roles else 0.0
+            return 1.0 if known else 0.6
+        return 1.0 if arguments["state"] in self.states_of(arguments["fixture"]) else 0.0
+
+    def react(self, observation: Observation, events: Sequence[Event]) -> Call | None:
+        """Standing orders, and what was promised for when somebody comes home."""
+        state: Memo = self.state
+        people = {s.name for s in self.scene.sightings if s.name in self.world.fold.people} if self.scene else set()
+        for rule in state.rules:
+            if self._now_s - rule.tried_s > _RULE_PAUSE_S and not people and self._sees_other(rule):
+                rule.tried_s = self._now_s
+                return Call("set", {"fixture": rule.fixture, "state": rule.state}, rule.cause)
+        for promise in list(state.waiting):
+            entered = self.world.fold.people.get(promise.person)
+            stay = None if entered is None else entered.now
+            if stay is not None and stay.first > promise.since_s and promise.person in people:
+                state.waiting.remove(promise)
+                return Call("bring", {"thing": promise.thing, "to": promise.person}, promise.cause)
+        return None
+
+    def _sees_other(self, rule: Rule) -> bool:
+        sightings = self.scene.sightings if self.scene is not None else ()
+        return any(s.name == rule.fixture and s.state and s.state != rule.state for s in sightings)
+
+    def wants_to_deliberate(self, observation: Observation, pending: list[int]) -> bool:
+        self._busy = bool(pending)
+        return bool(pending) and not self._in_lesson()
+
+    def deliberate(self, situation: Situation, cancel: Any) -> Call | None:
+        call = super().deliberate(situation, cancel)
+        if call is not None and call.tool in ("always", "bring_when_home"):
+            return Call(call.tool, {**call.arguments, "cause": situation.request}, call.cause)
+        return call
+
+    def still_wants(self, told: Record) -> bool:
+        return datetime.fromtimestamp(self._now_s, told.start.tzinfo) - told.start < _PATIENCE
+
+    # ------------------------------------------------------------------------ slack
+
+    def safe_action(self, observation: Observation) -> int:
+        """Stay put while things are shown; else make the rounds, the room longest unseen first."""
+        if self._in_lesson() or not self.world.map.rooms:
+            return Move.WAIT
+        if self._idle is None:
+            self._idle = self._round()
+        action = next(self._idle, None)
+        if action is None:
+            self._idle = None
+            return Move.WAIT
+        return action
+
+    def _round(self) -> Iterator[int]:
+        views = self.world.fold.views
+        rooms = sorted(self.world.map.rooms, key=lambda room: (views[room][-1][1] if views.get(room) else 0, room))
+        for room in rooms:
+            try:
+                yield from skills.visit(self, room)
+                return
+            except Failed:
+                continue
+
+    def rest(self, observation: Observation, budget_s: float | None) -> None:
+        """Four times a day: learn habits and causes, let old pictures fade, and leave a snapshot of what is known."""
+        if self._now_s - self.state.rested_s < _REST_S:
+            return
+        first = self.state.rested_s == 0.0
+        self.state.rested_s = self._now_s
+        if first:
+            return
+        self.memory.fade(_FRAME_BUDGET, keep=is_lesson)
+        self.world.snapshot()
+
+    # ----------------------------------------------------------------------- inside
+
+    def _in_lesson(self) -> bool:
+        return self._shown_s is None or self._now_s - self._shown_s <= _LESSON_PAUSE_S
+
+    def _room(self) -> str | None:
+        return self.world.map.room_at((self._pose.x, self._pose.y))
+
+    def _zone(self) -> Any:
+        from zoneinfo import ZoneInfo
+
+        return ZoneInfo(self.memory.settings.zone)
+
+
+_REQUEST = re.compile(
+    r"^(?:please|could you|can you|would you|will you|turn|switch|put|bring|take|give|fetch|open|close|shut|throw|hand|"
+    r"get|carry|store|whenever|always|when|once|if|as soon as|make sure|i need|i would like|i'd like|get rid)\b"
+    r"|\bplease\b|\bshould (?:be|go)\b",
+    re.IGNORECASE,
+)
+
+_EXAMPLES: tuple[tuple[str, Call], ...] = (
+    ("Once Clara is back, hand her the glasses.", Call("bring_when_home", {"thing": "glasses", "person": "Clara"})),
+    ("What a lovely day!", Call("nothing", {})),
+    ("Get rid of the newspaper.", Call("throw_away", {"thing": "newspaper"})),
+    (
+        "Whenever the bedroom window is open, close it.",
+        Call("always", {"fixture": "bedroom window", "state": "closed"}),
+    ),
+    ("Could you turn the radio off?", Call("set", {"fixture": "radio", "state": "off"})),
+    ("Open the fridge.", Call("set", {"fixture": "fridge", "state": "open"})),
+    ("Shut the study door.", Call("set", {"fixture": "study door", "state": "closed"})),
+    ("Please carry the umbrella to the bed.", Call("bring", {"thing": "umbrella", "to": "bed"})),
+    ("Bring me the book. (Anna)", Call("bring", {"thing": "book", "to": "Anna"})),
+    ("Could you put the phone on the hall hook?", Call("bring", {"thing": "phone", "to": "hall hook"})),
+    ("Hand the bag to Clara, please.", Call("bring", {"thing": "bag", "to": "Clara"})),
+)
+
+
+def _grounded(text: str, speaker: str, call: Call) -> float:
+    """Share of a call's arguments that the request speaks of, from 0 to 1: what nobody mentioned is not meant."""
+    said = set(re.findall(r"[a-z]+", text.lower()))
+    said |= {word[:-1] for word in said if word.endswith("s")}
+    score = 1.0
+    for name, value in call.arguments.items():
+        if name in ("state", "cause"):
+            continue
+        if value == speaker and said & {"me", "i"}:
+            continue
+        words = str(value).lower().split()
+        share = sum(word in said for word in words) / len(words)
+        score *= share**2
+    if call.tool == "bring_when_home" and not said & _WHEN_HOME:
+        score *= 0.1
+    if call.tool == "set":
+        score *= 1.0 if _STATE_WORDS.get(call.arguments["state"], said) & said else 0.5
+    return score
+
+
+_STATE_WORDS = {
+    "on": {"on"},
+    "off": {"off"},
+    OPEN: {"open", "opened"},
+    CLOSED: {"close", "closed", "shut"},
+}
