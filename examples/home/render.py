@@ -8,10 +8,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from .atlas import ITEM, TILE, Atlas, draw_atlas
 from .catalogue import ME
 from .house import LESSON_END, House
 from .plan import HEIGHT, WIDTH
-from .sprites import ITEM, TILE, Atlas, draw_atlas
 from .view import CELLS, OFFSETS, OWN, VIEW, lit_up, obstructions, scramble
 
 Image = NDArray[np.uint8]
