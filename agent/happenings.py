@@ -67,7 +67,7 @@ def _inflections() -> dict[str, tuple[str, str]]:
         stem = lemma[:-1] if lemma.endswith("e") else lemma[:-1] + "pp" if lemma.endswith("ip") else lemma
         for word, kind in ((lemma, "base"), (lemma + "s", "s"), (stem + "ed", "part"), (stem + "ing", "ing")):
             found[word] = (lemma, kind)
-    return found | {"lit": ("light", "part")}
+    return found | {"lit": ("light", "part"), "dried": ("dry", "part"), "dries": ("dry", "s")}
 
 
 _MORE = _inflections()
@@ -129,6 +129,8 @@ class _Clause:
         lemma, kind = verb
         before, after = list(self.words[:i]), list(self.words[i + 1 :])
         if after and after[0].low in _BE | {"did", "has", "had"}:  # "the light switch was turned on"
+            return None
+        if lemma == "get" and after and verb_form(after[0].low, "part"):  # "get moved"
             return None
         if kind == "base" and len(after) > 1 and after[0].low in _SWITCH and after[1].low in ("on", "off"):
             return None

@@ -78,7 +78,9 @@ class Asked:
         plain = _OATH.sub("", plain)
         self.plain = plain
         ahead = re.search(r"\b(will|tomorrow|next|upcoming)\b", plain, re.IGNORECASE)
-        self.times: Sequence[When] = find_when(plain, now, zone, "future" if ahead else "past")
+        self.times: Sequence[When] = [
+            _without_particle(w) for w in find_when(plain, now, zone, "future" if ahead else "past")
+        ]
         self.text = _without(plain, self.times)
         order = _ORDER.search(self.text)
         self.order: Order | None = ("first" if order[1] else "last") if order else None
@@ -133,6 +135,14 @@ class Asked:
         """What a sentence in the order of a statement would claim."""
         found = read_statements(sentence, self.now, self.zone, replace(self.mentions))
         return found[0] if found else None
+
+
+def _without_particle(when: When) -> When:
+    """A phrase without an "on" that belongs to the verb before it: "the lamp went on today"."""
+    stray = re.match(r"on (?=(?:today|yesterday|tonight|this|last|at|between)\b)", when.phrase, re.IGNORECASE)
+    if stray is None:
+        return when
+    return replace(when, start_char=when.start_char + stray.end(), phrase=when.phrase[stray.end() :])
 
 
 def _without(text: str, times: Sequence[When]) -> str:

@@ -208,8 +208,8 @@ def _ordered(events: tuple[Happening, ...] | None) -> Query | None:
     r"(?:in )?(?:what|which) (?:order|sequence|succession) (?:did|have|had) (?:these|this|the following|those|"
     r"all this|they|it)?"
     r"(?: things| events)? ?(?:happen|occur|take place|happened)[,:]? (?P<list>.+)",
-    r"(?:sort|order|arrange|put)(?: these| the following| this)?(?: things| events)?(?: (?:by|in) (?:time|"
-    r"order))?[,:]? (?P<list>.+)",
+    r"(?:sort|order|arrange|put)(?: these| the following| this)?(?: things| events)?"
+    r"(?: (?:by|in)(?: the)?(?: right)?(?: order)?(?: of)?(?: time)?)?[,:]? (?P<list>.+)",
     r"what (?:is|was) the (?:order|sequence) (?:of|in which)(?: these| the following)?(?: things| events)?(?: "
     r"happened)?[,:]? (?P<list>.+)",
     r"(?P<list>.+)[,:;] (?:which|what)(?: of (?:these|them|the two|those))?(?: event| one)? (?:happened|came|"
@@ -401,13 +401,15 @@ _WHEN = (
     rf"{_WHEN} (?:did|have) you {_SEE}(?: that)? (?P<c>.+)",
     rf"(?:{_WHEN} was|what was) the (?:first |last )?(?:time|moment|minute)(?: that| when| at which)? (?P<c>.+)",
     rf"{_WHEN} (?P<v>did|was|were|has|had|have|is|got) (?P<c>.+)",
+    r"what time was it(?: when| that)? (?P<c>.+)",
     rf"{_WHEN} (?P<c>.+)",
     r"(?:at|on) which occasion (?P<v>did|was|were) (?P<c>.+)",
     r"the time (?:when|at which|that) (?P<c>.+)",
 )
 def _when(asked: Asked, match: re.Match[str]) -> Query | None:
     parts = match.groupdict()
-    if _ANCHOR.match(match[0]) and _anchored_clause(asked, match[0]):
+    bare = re.match(r"what time was it|what was the|the time|when was the", match[0], re.IGNORECASE)
+    if not bare and _ANCHOR.match(match[0]) and _anchored_clause(asked, match[0]):
         return None
     event = read_happening(parts["c"], asked.mentions, passive=_is_passive(match))
     return Query("when_happened", event.thing, event.kind, events=(event,)) if event else None
