@@ -203,7 +203,8 @@ class Gallery:
 
 def _fixed(colours: NDArray[np.floating[Any]]) -> Floats:
     """Rounded to what `_packed` can hold."""
-    return (np.round(np.clip(colours, 0, 511) * _STEPS) / _STEPS).astype(np.float32)
+    rounded: Floats = (np.round(np.clip(colours, 0, 511) * _STEPS) / _STEPS).astype(np.float32)
+    return rounded
 
 
 def _packed(colours: Floats) -> str:

@@ -87,6 +87,8 @@ class Lesson:
             self._owner_beside(house, stand, ahead)
         else:
             house.move_person(self.owner, ahead)
+        if shot.fixture and ahead in house.item_at:  # taken off, so that what is shown is bare
+            house.move_item(house.item_at[ahead], self.owner, None, self.owner)
         if shot.state:
             house.set_fixture(shot.fixture, shot.state, by=self.owner)
         if shot.item:
