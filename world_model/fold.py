@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -22,7 +23,7 @@ from .geography import GONE, ME, Geography
 from .objects import Objects, Seen
 from .stays import Life, Stay
 
-VERSION = 1
+VERSION = 2
 KEEP_S = 14 * 86400
 """Stays that ended longer ago are summed up in ``Fold.past``."""
 PAST_SLICE_S = 3600
@@ -46,6 +47,8 @@ class Fold:
         """What a name stands for: fixture, item, person or room."""
         self.states: dict[str, list[str]] = {}
         """States that a fixture was seen in or taught with, in the order of learning."""
+        self.several: set[str] = set()
+        """Names that were taught with "a", not "the": there may be several."""
         self.map = Geography()
         self.objects = Objects()
         self.fixtures: dict[str, Life] = {}
@@ -73,11 +76,11 @@ class Fold:
             if isinstance(media.get("scene"), Mapping):
                 self._scene(media["scene"], record.seq)
             if isinstance(media.get("lesson"), Mapping):
-                self._lessons(media["lesson"], record)
+                self._lessons(media["lesson"])
         elif record.kind == "lesson":
-            self._lessons(record.payload, record)
+            self._lessons(record.payload)
 
-    def _lessons(self, taught: Mapping[str, Any], record: Record) -> None:
+    def _lessons(self, taught: Mapping[str, Any]) -> None:
         lessons = taught.get("lessons")
         for lesson in lessons if isinstance(lessons, Sequence) else [taught]:
             name, role = lesson.get("name"), lesson.get("role") or lesson.get("kind")
@@ -91,9 +94,12 @@ class Fold:
                     self.map.learn_room(name, at)
                 continue
             self.roles[name] = role
-            at_s = int(record.start.timestamp())
             if role == FIXTURE and cell is not None:
-                self._fixture(name, cell, lesson.get("state") or "", at_s, at_s, record.seq)
+                self.map.learn_fixture(name, cell)
+                self.fixtures.setdefault(name, Life(name, name))
+                self._learn_state(name, lesson.get("state") or "")
+            if role == ITEM and _is_one_of_several(name, str(taught.get("sentence", ""))):
+                self.several.add(name)
 
     def _scene(self, scene: Mapping[str, Any], seq: int) -> None:
         self.time = max(self.time, int(scene["t"]))
@@ -107,7 +113,10 @@ class Fold:
         for entry in scene.get("gone", ()):
             cell = _cell(entry["cell"])
             if cell is not None:
-                self.objects.gone(entry["name"], cell, entry["last"], entry["since"], seq, _only(entry.get("near")))
+                self.objects.gone(
+                    entry["name"], cell, entry["last"], entry["since"], seq, _only(entry.get("near")),
+                    sure=entry.get("certainty", 1.0),
+                )  # fmt: skip
         if act:
             self._act(act, int(scene["t"]), seq)
         for entry in scene.get("things", ()):
@@ -131,6 +140,9 @@ class Fold:
         cell = _cell(entry["cell"])
         if cell is None:
             return
+        if entry.get("lesson"):
+            self.map.learn_fixture(entry["name"], cell)
+            return
         life = self._fixture(entry["name"], cell, entry.get("state") or "", entry["first"], entry["last"], seq)
         now = life.now
         if now is None or now.seqs != [seq] or len(life.stays) < 2:
@@ -146,16 +158,20 @@ class Fold:
         self.roles.setdefault(name, FIXTURE)
         self.map.learn_fixture(name, cell)
         life = self.fixtures.setdefault(name, Life(name, name))
-        if state:
-            known = self.states.setdefault(name, [])
-            if state not in known:
-                known.append(state)
+        self._learn_state(name, state)
+        if not state and self.states.get(name):
+            return life
         if life.now is not None and life.now.value == state:
             life.now.see(last, seq, since=max(first, life.now.first))
         else:
             first = first if life.now is None else max(first, life.now.last)
             life.stays.append(Stay(state, first, max(first, last), cell, "", [seq]))
         return life
+
+    def _learn_state(self, name: str, state: str) -> None:
+        known = self.states.setdefault(name, [])
+        if state and state not in known:
+            known.append(state)
 
     def _act(self, act: Mapping[str, Any], at: int, seq: int) -> None:
         cell = _cell(act["cell"])
@@ -201,7 +217,7 @@ class Fold:
             clear,
         )
         self.roles.setdefault(entry["name"], ITEM)
-        self.objects.see(seen, _cells(entry.get("others")))
+        self.objects.see(seen, _cells(entry.get("others")), several=entry["name"] in self.several)
 
     def _person(self, entry: Mapping[str, Any], seq: int) -> None:
         name, room = entry["name"], entry.get("room") or ""
@@ -281,6 +297,7 @@ class Fold:
             "step_s": self.step_s,
             "roles": self.roles,
             "states": self.states,
+            "several": sorted(self.several),
             "map": self.map.to_state(),
             "objects": self.objects.to_state(),
             "fixtures": [life.to_state() for life in self.fixtures.values()],
@@ -299,6 +316,7 @@ class Fold:
         new = cls()
         new.seq, new.time, new.step_s = state["seq"], state["time"], state["step_s"]
         new.roles, new.states = dict(state["roles"]), {k: list(v) for k, v in state["states"].items()}
+        new.several = set(state["several"])
         new.map = Geography.from_state(state["map"])
         new.objects = Objects.from_state(state["objects"])
         new.fixtures = {one[0]: Life.from_state(one) for one in state["fixtures"]}
@@ -321,6 +339,11 @@ class Fold:
 def seconds(moment: datetime) -> int:
     """Whole seconds since the epoch."""
     return int(moment.timestamp())
+
+
+def _is_one_of_several(name: str, sentence: str) -> bool:
+    """Whether a lesson named a thing as one of a kind: "This is a blue mug"."""
+    return re.search(rf"\ban? {re.escape(name)}\b", sentence, re.IGNORECASE) is not None
 
 
 def _cell(value: Any) -> Cell | None:

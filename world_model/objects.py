@@ -19,6 +19,8 @@ from .stays import Life, Stay
 TWIN_WITHIN_S = 2 * 3600
 """Seen here, there, and here again within this time, and here never seen empty: there are two."""
 
+SURELY_GONE = 0.9
+"""Less sure, a thing that is seen again in its place had never left it."""
 TAKEN_WITHIN_S = 2 * 3600
 """Who was seen to take a thing is taken to have put it where it turns up within this time."""
 
@@ -93,28 +95,34 @@ class Objects:
 
     # ---------------------------------------------------------------- writing
 
-    def see(self, seen: Seen, at_once: Iterable[Cell] = ()) -> Life:
+    def see(self, seen: Seen, at_once: Iterable[Cell] = (), *, several: bool = False) -> Life:
         """An item was seen.
 
         Args:
             seen: where, when, and by whom it was brought.
             at_once: cells on which an item of the same name was seen at the same time.
+            several: whether there may well be another one of this name.
         """
         others = set(at_once) - {seen.cell}
         here = self._staying(seen)
         if here is not None:
             assert here.now is not None
+            here.now.gone = here.now.taken_by = None  # if it was not seen there once, that was a misread
             here.now.see(seen.last, seen.seq, since=max(seen.first, here.now.first))
             here.now.cell = seen.cell
             return here
         returned = self._never_left(seen, others)
         if returned is not None:
             return returned
-        item = self._mover(seen, others) or self._new(seen.name)
+        item = self._mover(seen, others)
+        if item is None or (several and self._is_another(item, seen)):
+            item = self._new(seen.name)
         self._move(item, seen)
         return item
 
-    def gone(self, name: str, cell: Cell, last: int, since: int, seq: int, near: str | None) -> None:
+    def gone(
+        self, name: str, cell: Cell, last: int, since: int, seq: int, near: str | None, *, sure: float = 1.0
+    ) -> None:
         """A cell on which ``name`` was believed (or had been) was seen without it.
 
         Args:
@@ -124,12 +132,13 @@ class Objects:
             since: when it was first seen not to be.
             seq: the record that says so.
             near: the one person who stood beside it then.
+            sure: how sure that is, from 0 to 1.
         """
         for item in self.named(name):
             for stay in item.stays[-2:]:
                 if stay.cell == cell and stay.gone is None and stay.value != ME:
                     stay.last = max(stay.last, min(last, since))
-                    stay.gone = since
+                    stay.gone, stay.gone_sure = since, sure
                     stay.taken_by = near
                     stay.note(seq)
 
@@ -159,7 +168,7 @@ class Objects:
         """The item that is there already."""
         for item in self.named(seen.name):
             now = item.now
-            if now is None or now.gone is not None:
+            if now is None or (now.gone is not None and now.gone_sure >= SURELY_GONE):
                 continue
             if now.carrier == seen.carrier and (seen.carrier or now.cell == seen.cell):
                 return item
@@ -204,6 +213,11 @@ class Objects:
             carried = bool(seen.by) and (now.value == seen.by or now.taken_by == seen.by)
             free.append(((not carried, now.gone is None, now.last if now.gone is None else -now.last, order), item))
         return min(free, key=lambda pair: pair[0])[1] if free else None
+
+    def _is_another(self, only: Life, seen: Seen) -> bool:
+        """Whether this is rather the second of its name than the first, which nobody saw leave its place."""
+        now = only.now
+        return len(self.named(seen.name)) == 1 and now is not None and now.gone is None and not now.carrier
 
     def _move(self, item: Life, seen: Seen) -> None:
         now = item.now

@@ -253,6 +253,10 @@ class Queries:
         if after.first - before.last <= step:
             near = before if t - before.last <= after.first - t else after
             return Estimate(near.value, f"it changed {_clock(before.last)} to {_clock(after.first)}", evidence, 0.8)
+        if before.value == after.value and (before.gone is None or life.name in self.fold.people):
+            stayed = math.exp(-self._rate(life) * (after.first - before.last) / 2)
+            reason = f"so when seen {_clock(before.last)} and {_clock(after.first)}; nobody looked between"
+            return Estimate(before.value, reason, evidence, round(SEEN * stayed, 3))
         if before.gone is None and after.since is not None and t <= after.since:
             sure = SEEN * math.exp(-self._rate(life) * (t - before.last))
             return Estimate(before.value, f"last seen so {_clock(before.last)}", evidence, round(sure, 3))

@@ -39,7 +39,10 @@ IN_VIEW = 0.5
 """Share of a room's cells that must be readable for the room to count as watched."""
 WHOLE = 0.9
 """Share from which nobody in the room could be missed."""
-_FLOOR_CERTAINTY = 0.8
+_EMPTY_CERTAINTY = 0.8
+"""Of one look that shows no item: 1 in 60 misses one that is there."""
+_LOOKS_AT_NEW = 3
+"""Looks at a fixture that was not shown in a lesson, or one more of a kind of item than there were."""
 _PERSON_CERTAINTY = 0.5
 _CELLS_AT_ONCE = 12
 _CELLS_WAIT_S = 5 * 60
@@ -77,6 +80,7 @@ class SceneWatcher:
         self._cells_since: int | None = None
         self._clear: dict[Cell, int] = {}
         self._people: dict[str, tuple[Cell, int]] = {}
+        self._before: dict[str, tuple[Cell, int]] = {}
         self._without: dict[tuple[str, str], int] = {}
         self._empty = 0
         self._looked: int | None = None
@@ -110,13 +114,16 @@ class SceneWatcher:
         view = View(scene, self._model.fold)
         found = Found()
         acted = _ACTS.get(re.split(r"[ _]", acted or "")[0].lower())
+        self._before = dict(self._people)
+        self._people |= {n: (s.cell, view.t) for n, s in view.people.items() if s.certainty >= _PERSON_CERTAINTY}
         self._map(view, found)
-        self._fixtures(view, found, acted)
+        self._fixtures(view, found, acted, lesson)
         if not lesson:
             self._own_act(view, found, acted, holding)
             self._items(view, found)
             self._persons(view, found)
             self._parting(view, found)
+        found.things.sort(key=lambda entry: entry["first"])
         self._watch_rooms(view)
         events = []
         if found.any or self._cells_due(view.t):
@@ -169,7 +176,7 @@ class SceneWatcher:
             else:
                 self._odd_cells[cell] = self._odd_cells.get(cell, 0) + 1
 
-    def _fixtures(self, view: View, found: Found, acted: str | None) -> None:
+    def _fixtures(self, view: View, found: Found, acted: str | None, lesson: bool) -> None:
         fold = view.fold
         for cell, sighting in view.bases.items():
             if view.role(sighting) != FIXTURE or sighting.name == UNKNOWN:
@@ -181,20 +188,23 @@ class SceneWatcher:
                 if life is not None and not any(near(cell, other) for other in fold.map.cells_of(name)):
                     continue  # looks like one that stands elsewhere
                 doubt = self._doubts.look((FIXTURE, cell), name, view.t, sighting.certainty)
-                if doubt.sure >= self._doubts.caution.parting:
+                if self._doubts.settled(doubt) and doubt.looks >= _LOOKS_AT_NEW:
                     self._doubts.clear((FIXTURE, cell))
-                    found.fixtures.append(self._fixture_entry(view, sighting, doubt, None))
+                    entry = self._fixture_entry(view, sighting, doubt, None)
+                    found.fixtures.append(entry | ({"lesson": True} if lesson else {}))
                 continue
             now = None if life is None else life.now
-            if now is None or now.value == state or not state:
+            if lesson or not state or (now is not None and now.value == state):
                 self._doubts.clear(where)
-                self._span(FIXTURE, name, cell, state, view.t)
+                if not lesson:
+                    self._span(FIXTURE, name, cell, state, view.t)
                 continue
             doubt = self._doubts.look(where, state, view.t, sighting.certainty, sighting=sighting)
             own = acted == "use" and cell == view.ahead
             if self._doubts.settled(doubt, explained=own):
                 self._doubts.clear(where)
-                found.fixtures.append(self._fixture_entry(view, sighting, doubt, now.value, own=own))
+                was = None if now is None else now.value
+                found.fixtures.append(self._fixture_entry(view, sighting, doubt, was, own=own))
 
     def _own_act(self, view: View, found: Found, acted: str | None, holding: bool | None) -> None:
         cell, fold = view.ahead, view.fold
@@ -270,7 +280,7 @@ class SceneWatcher:
         )
         extra = bool(same) and len(seen_now) == len(same)  # one more than there are: a twin, or a misread
         explained = bool(carrier) and not extra
-        if self._doubts.settled(doubt, explained=explained) and (not extra or doubt.looks >= 3):
+        if self._doubts.settled(doubt, explained=explained) and (not extra or doubt.looks >= _LOOKS_AT_NEW):
             self._doubts.clear(where)
             found.things.append(self._thing_entry(view, doubt))
 
@@ -284,7 +294,7 @@ class SceneWatcher:
             if person is None:
                 return
             seen = view.items.get(person.cell)
-            certainty = person.certainty
+            certainty = min(person.certainty, _EMPTY_CERTAINTY)
         else:
             if cell not in view.scene.seen or cell in view.scene.unreadable or cell in view.covered:
                 return
@@ -292,7 +302,7 @@ class SceneWatcher:
             if base is not None and (base.state == _CLOSED or base.name == UNKNOWN or base.name in view.people):
                 return
             seen = view.items.get(cell)
-            certainty = base.certainty if base is not None else _FLOOR_CERTAINTY
+            certainty = min(base.certainty, _EMPTY_CERTAINTY) if base is not None else _EMPTY_CERTAINTY
         if seen is not None and (seen.name == name or seen.name == UNKNOWN):
             self._doubts.clear(where)
             return
@@ -310,8 +320,7 @@ class SceneWatcher:
         for name, sighting in view.people.items():
             if sighting.certainty < _PERSON_CERTAINTY:
                 continue
-            before = self._people.get(name)
-            self._people[name] = (sighting.cell, t)
+            before = self._before.get(name)
             life = fold.people.get(name)
             now = None if life is None else life.now
             room = fold.map.room_at(sighting.cell) or ""
@@ -357,15 +366,21 @@ class SceneWatcher:
 
         def in_view(where: Hashable) -> bool:
             assert isinstance(where, tuple)
-            spot = where[1]
-            return where[0] in (FIXTURE, PERSON, "left") or (
-                spot in seen if isinstance(spot, tuple) else spot in view.people
-            )
+            what, spot = where[0], where[1]
+            if what == FIXTURE and not isinstance(spot, tuple):
+                return any(cell in seen for cell in view.fold.map.cells_of(spot))
+            if what in (FIXTURE, PERSON, "left"):
+                return True
+            return spot in seen if isinstance(spot, tuple) else spot in view.people
 
         for where, doubt in self._doubts.parting(in_view, view.t):
             assert isinstance(where, tuple)
             if where[0] == ITEM and not self._is_extra(view.fold, doubt):
                 found.things.append(self._thing_entry(view, doubt))
+            elif where[0] == FIXTURE:
+                life = view.fold.fixtures[where[1]]
+                was = None if life.now is None else life.now.value
+                found.fixtures.append(self._fixture_entry(view, doubt.details["sighting"], doubt, was))
             elif where[0] == "gone":
                 name = where[2]
                 for item in view.fold.objects.named(name):
@@ -404,7 +419,7 @@ class SceneWatcher:
             last = life.now.last
         return {
             "name": sighting.name, "cell": list(sighting.cell), "state": sighting.state, "was": was, "was_last": last,
-            "first": doubt.first, "last": view.t, "near": self._near(sighting.cell, doubt.first),
+            "first": doubt.first, "last": doubt.last, "near": self._near(sighting.cell, doubt.first),
             "by": ME if own else None, "certainty": round(doubt.sure, 3),
         }  # fmt: skip
 
@@ -426,14 +441,15 @@ class SceneWatcher:
         last = stay.last if last is None else max(last, stay.last)
         return {
             "name": name, "cell": list(stay.cell), "place": stay.value, "last": last, "since": doubt.first,
+            "certainty": round(doubt.sure, 3),
             "near": self._near(stay.cell, doubt.first) if doubt.first - last <= 2 * self._step_s else [],
         }  # fmt: skip
 
     def _near(self, cell: Cell, at: int) -> list[str]:
         """People seen beside a cell within a step of ``at``."""
-        return sorted(
-            name for name, (where, t) in self._people.items() if abs(at - t) <= self._step_s and near(where, cell)
-        )
+        found = {n for n, (where, t) in self._people.items() if abs(at - t) <= self._step_s and near(where, cell)}
+        found |= {n for n, (where, t) in self._before.items() if abs(at - t) <= self._step_s and near(where, cell)}
+        return sorted(found)
 
     def _change(self, view: View, found: Found, frame: Image | None) -> Event:
         scene = view.scene

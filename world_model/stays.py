@@ -37,7 +37,9 @@ class Stay:
     witnessed: bool = False
     """Its beginning was seen as it happened."""
     gone: int | None = None
-    """Seconds: when it was first seen to hold no more."""
+    """Seconds: when it was first seen to hold no more ..."""
+    gone_sure: float = 1.0
+    """... and how sure that is, from 0 to 1."""
     taken_by: str | None = None
     """Who stood beside when it ended."""
     looks: int = 1
@@ -95,16 +97,18 @@ class Stay:
         runs = [list(run) for run in self.runs]
         return [
             self.value, self.first, self.last, cell, self.carrier, list(self.seqs), self.by, self.since,
-            self.witnessed, self.gone, self.taken_by, self.looks, round(self.sure, 3), runs,
+            self.witnessed, self.gone, round(self.gone_sure, 3), self.taken_by, self.looks, round(self.sure, 3), runs,
         ]  # fmt: skip
 
     @classmethod
     def from_state(cls, state: list[Any]) -> Stay:
         """The stay that `to_state` described."""
-        value, first, last, cell, carrier, seqs, by, since, witnessed, gone, taken_by, looks, sure, runs = state
-        where = None if cell is None else (int(cell[0]), int(cell[1]))
-        return cls(value, first, last, where, carrier, list(seqs), by, since, witnessed, gone, taken_by, looks, sure,
-                   [list(run) for run in runs])  # fmt: skip
+        value, first, last, cell, carrier, seqs, by, since, witnessed, *rest = state
+        gone, gone_sure, taken_by, looks, sure, runs = rest
+        new = cls(value, first, last, None if cell is None else (int(cell[0]), int(cell[1])), carrier, list(seqs), by)
+        new.since, new.witnessed, new.gone, new.gone_sure = since, witnessed, gone, gone_sure
+        new.taken_by, new.looks, new.sure, new.runs = taken_by, looks, sure, [list(run) for run in runs]
+        return new
 
 
 @dataclass(slots=True)
