@@ -120,6 +120,7 @@ class Errands:
                 self.planned.insert(0, (minute, self._other(family), speaker))
                 break
         residents.reserved = self._reserved(house)
+        residents.expecting = {e.goal.target for e in self.open} & set(house.people)
         return said
 
     def heard(self, utterance: Utterance) -> None:
@@ -202,7 +203,7 @@ class Errands:
         goal, text = made
         if any(goal.thing == e.goal.thing for e in [*self.open, *(w for w, _ in self.waiting)]):
             return None
-        deadline = house.minute + self.rng.choice([60, 75, 90, 120])
+        deadline = house.minute + self.rng.choice([75, 90, 105, 120])
         if goal.when_home:
             deadline = house.minute + 720
         number = len(self.all) + len(self.waiting) + 1

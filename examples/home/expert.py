@@ -132,8 +132,14 @@ class Expert:
         return LEFT if (wanted - heading) % 4 == 3 else RIGHT
 
     def _towards(self, house: House, targets: set[Cell]) -> int:
-        """The next action on a shortest way; turns cost a minute, people are in the way, doors are opened."""
+        """The next action on a shortest way around people; through them if there is no other (they step aside)."""
+        action = self._search(house, targets, around=True)
+        return action if action != WAIT else self._search(house, targets, around=False)
+
+    def _search(self, house: House, targets: set[Cell], *, around: bool) -> int:
+        """Breadth first over cells and headings: turns cost a minute, closed doors are opened."""
         robot = house.robot
+        people = {p.cell for p in house.people.values()} if around else set()
         start = (robot.cell, robot.heading)
         first: dict[tuple[Cell, int], int] = {start: WAIT}
         queue = deque([start])
@@ -144,7 +150,7 @@ class Expert:
                 return first[state]
             ahead = (cell[0] + HEADINGS[heading][0], cell[1] + HEADINGS[heading][1])
             moves = [((cell, (heading + 3) % 4), LEFT), ((cell, (heading + 1) % 4), RIGHT)]
-            if ahead in house.plan.neighbours(cell) and not house.person_at(ahead):
+            if ahead in house.plan.neighbours(cell) and ahead not in people:
                 door = house.plan.fixture_at.get(ahead)
                 shut = door is not None and house.state[door.name] == "closed"
                 moves.insert(0, ((ahead, heading), USE if shut else FORWARD))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -48,6 +48,8 @@ class Plan:
     fixture_at: dict[Cell, Fixture] = field(default_factory=dict)
     floor: frozenset[Cell] = frozenset()
     """Cells one can stand on, doorways excluded."""
+    beside: dict[Cell, tuple[Cell, ...]] = field(default_factory=dict)
+    """Cells that can be walked on beside each such cell; doors count as open, the front door is not one of them."""
     access: dict[str, tuple[Cell, ...]] = field(default_factory=dict)
     """Free cells beside each fixture."""
     looks: tuple[tuple[str, str], ...] = ()
@@ -70,16 +72,9 @@ class Plan:
         """Free cells of a room in reading order."""
         return sorted(c for c in self.floor if self.room_at[c] == room)
 
-    def neighbours(self, cell: Cell) -> Iterator[Cell]:
-        """The four cells beside a cell that can be walked on, closed doors counted as open; the front door is not."""
-        for dx, dy in HEADINGS:
-            there = (cell[0] + dx, cell[1] + dy)
-            if there in self.floor or (there in self.fixture_at and self._is_inner_door(there)):
-                yield there
-
-    def _is_inner_door(self, cell: Cell) -> bool:
-        fixture = self.fixture_at[cell]
-        return fixture.kind.name == "door" and fixture.name != "front door"
+    def neighbours(self, cell: Cell) -> tuple[Cell, ...]:
+        """The cells beside a cell that can be walked on, closed doors counted as open; the front door is not one."""
+        return self.beside.get(cell, ())
 
     def distances(self, targets: Iterable[Cell]) -> dict[Cell, int]:
         """Steps from every cell to the nearest of ``targets``, by walking through doors."""
@@ -193,6 +188,8 @@ class _Builder:
 
     def _spot(self, area: _Area, count: int) -> list[Cell] | None:
         rim = [c for c in area.rim() if c not in self.taken and c not in self.reserved]
+        if area.room == "hall":
+            rim = [c for c in rim if c[1] == area.y0]  # one side only, so that two can pass
         choices = []
         for x, y in rim:
             for dx, dy in ((1, 0), (0, 1)):
@@ -251,6 +248,10 @@ def _finished(rng: random.Random, fixtures: dict[str, Fixture], room_at: dict[Ce
     for kind in sorted({f.kind.name for f in fixtures.values()}):
         looks += [(kind, s) for s in KINDS[kind].states or ("",)]
     hall = sorted(c for c in floor if room_at[c] == "hall")
+    ways = floor | {c for c, f in fixture_at.items() if f.kind.name == "door" and f.name != "front door"}
+    beside = {
+        (x, y): tuple((x + dx, y + dy) for dx, dy in HEADINGS if (x + dx, y + dy) in ways) for x, y in sorted(ways)
+    }
     floors = {room: rng.randrange(3) for room in sorted(set(room_at.values()))}
     return Plan(
         fixtures=dict(sorted(fixtures.items())),
@@ -260,6 +261,7 @@ def _finished(rng: random.Random, fixtures: dict[str, Fixture], room_at: dict[Ce
         start=hall[len(hall) // 2],
         fixture_at=fixture_at,
         floor=floor,
+        beside=beside,
         access=access,
         looks=tuple(looks),
         look_of={look: i for i, look in enumerate(looks)},

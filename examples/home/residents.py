@@ -144,12 +144,26 @@ class Residents:
     rng: random.Random
     reserved: set[str] = field(default_factory=set)
     """Items, fixtures and places of pending errands: residents leave them alone."""
+    expecting: set[str] = field(default_factory=set)
+    """Who waits for the robot to bring something: they stay where they are."""
     maps: dict[tuple[Cell, ...], dict[Cell, int]] = field(default_factory=dict)
 
     def step(self, house: House) -> None:
         """One minute of everybody."""
         for resident in self.people.values():
-            self._step(house, resident)
+            if house.robot.bumped and house.people[resident.name].cell == house.robot.ahead:
+                self._step_aside(house, resident)
+            else:
+                self._step(house, resident)
+
+    def _step_aside(self, house: House, resident: Resident) -> None:
+        """Makes way for the robot that bumped into one: to the side if there is room, else away from it."""
+        cell, (x, y) = house.robot.ahead, house.robot.cell
+        near = house.plan.neighbours(cell)
+        through = {c for d in near if d not in house.plan.floor for c in house.plan.neighbours(d)} - {cell}
+        free = [c for c in {*near, *through} if c in house.plan.floor and not house.occupied(c)]
+        if free:
+            house.move_person(resident.name, min(free, key=lambda c: (c[0] - x == 0 or c[1] - y == 0, c)))
 
     def _step(self, house: House, resident: Resident) -> None:
         if house.minute < resident.wait_until:
@@ -165,6 +179,8 @@ class Residents:
         """Takes the next activity that is due; if there is none, perhaps a walk to another room."""
         while resident.agenda and resident.agenda[0].minute <= house.minute:
             activity = resident.agenda.pop(0)
+            if resident.name in self.expecting and not activity.must:
+                continue
             if activity.must or house.minute - activity.minute < 60:
                 resident.asleep = False
                 resident.queue = [*self._lights_out(house, resident), *activity.steps, Wait(1)]
@@ -180,9 +196,11 @@ class Residents:
         if is_dark(house.minute) and house.state.get(lamp) == "off" and self.rng.random() < 0.5:
             resident.queue = [Visit(lamp, "on")]
             return True
+        if resident.name in self.expecting:
+            return False
         if house.minute - resident.idle_since > self.rng.randint(12, 60):
             resident.idle_since = house.minute
-            rooms = ["kitchen", "living room", "living room", "study", "bedroom", "hall", "bathroom"]
+            rooms = ["kitchen", "kitchen", "living room", "living room", "study", "bedroom"]
             resident.queue = [*self._lights_out(house, resident), Room(self.rng.choice(rooms))]
             return True
         return False

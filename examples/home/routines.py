@@ -139,7 +139,7 @@ class Routines:
             steps.insert(0, Room("bathroom"))
         if self.rng.random() < 0.75:
             steps.append(Visit("bathroom tap", "off"))
-        return [*steps, Room("hall")]
+        return [*steps, Room(self.rng.choice(["living room", "bedroom", "study"]))]
 
     # --- items and appliances
 
