@@ -36,8 +36,10 @@ ME = "me"
 """What an item lies on that is held by the body itself."""
 
 _CLEAR = 4.5  # mean cost of a ring's blocks, at most, if a tile is plain; 3 is expected
+_HALF_HIDDEN = 0.8  # share of a ring that fits, below which what is not known to stand there is doubted
+_DOUBT = 0.45  # certainty of what is half hidden, at most
 _NEVER = 1e5  # cost of what cannot be
-_EXCESS = 60.0  # cost of a centre beyond the expected one from which on items are tried
+_EXCESS = 20.0  # cost of a centre beyond the expected one from which on items are tried
 _STEPS = ((1, 0), (0, 1), (-1, 0), (0, -1))  # of headings 0 east, 1 south, 2 west, 3 north
 
 
@@ -255,7 +257,10 @@ class SceneReader:
             margin[hard] = self._margins(cost, best, picks)
         fits = (blocks[:, ring] < CAP / 2).mean(1)
         found = self._items(tiles.pixels[shown], looks, gain, noise)
-        return [self._decide(int(looks[t]), float(margin[t]), float(fits[t]), found[t]) for t in rows]
+        out = [self._decide(int(looks[t]), float(margin[t]), float(fits[t]), found[t]) for t in rows]
+        for t in np.flatnonzero(fits < _HALF_HIDDEN):
+            out[t] = self._doubted(out[t], bool(own[t, looks[t]]))
+        return out
 
     def _margins(self, cost: Floats, best: Ints, picks: Ints | None = None) -> Floats:
         """How much worse the best look of another meaning is, [T]."""
@@ -316,7 +321,7 @@ class SceneReader:
     def _decide(self, base: int, margin: float, ring_share: float, items: Floats | None) -> _Reading:
         """Weigh the explanations of one tile."""
         if ring_share < 0.4:
-            return _Reading(-1, 0.0, "", 0.0, False)
+            return _Reading(-1, 0.0, "", 0.0, ring_share < 0.15)  # nothing fits: something new; some does: hidden
         certainty = self._certainty(margin) * min(1.0, ring_share / 0.6)
         if items is None:
             return _Reading(base, certainty, "", 1.0, True)
@@ -331,6 +336,16 @@ class SceneReader:
         if first == 0:
             return _Reading(base, certainty, "", sure, explained > 0.7)
         return _Reading(base, certainty, self.gallery.items[first - 1].name, sure, True)
+
+    def _doubted(self, reading: _Reading, own: bool) -> _Reading:
+        """A reading of a half hidden tile: only what is known to stand there is still believed."""
+        if reading.base < 0 or own:
+            return reading._replace(item_certainty=min(reading.item_certainty, _DOUBT))
+        if self.gallery.looks[reading.base].role == FIXTURE:
+            return _Reading(-1, 0.0, "", 0.0, False)
+        return reading._replace(
+            base_certainty=min(reading.base_certainty, _DOUBT), item_certainty=min(reading.item_certainty, _DOUBT)
+        )
 
     def _explained(self, cost: float) -> float:
         """Share of the centre's pixels that fit, by their summed cost."""
@@ -363,7 +378,7 @@ class SceneReader:
         own = cell == (pose.x, pose.y)
         if reading.base < 0:
             known = cell in self.gallery.cells or own
-            return [] if known else [Sighting(UNKNOWN, cell, certainty=0.2)]
+            return [] if known or not reading.readable else [Sighting(UNKNOWN, cell, certainty=0.2)]
         look = self.gallery.looks[reading.base]
         on, found = "", []
         if look.role == FIXTURE:
