@@ -197,8 +197,9 @@ class Agent:
             step.note("asked", payload, source="user", trust=Trust.OWNER)
         seq, now = step.records[0].seq, step.records[0].start
         self.consolidate()
+        self.world.catch_up()
         query = self._linguist.question(question, as_of or now, where, seq)
-        finding = find(self.memory, Asked(query, where, now, as_of))
+        finding = find(self.memory, Asked(query, where, now, as_of), self.world)
         text = self._linguist.word(question, finding, seq)
         return self._answered(seq, finding, text)
 

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from zoneinfo import ZoneInfo
 
 from ..memory import Memory
 from ..perception.statements import entity_key, functional
-from ..records import Blob, Evidence, Fact, Hit, Interval, Reason, Record
+from ..records import Evidence, Fact, Hit, Interval, Reason, Record
 from ..world_model import Beliefs
-from .questions import Query
+from .findings import Asked, Finding, as_evidence, describe_time, evidence_of, unknown
+from .world_answering import World, find_in_world
 
 _MOST_EVIDENCE = 5
 PICTURE_EVIDENCE = {"imagenet-bridge": 0.60}
@@ -28,40 +27,16 @@ _FRAME_CONFIDENCE = 0.6
 """A label by an ImageNet classifier on real video: right more often than not, no more is claimed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What the records say. ``said`` is a plain sentence; ``must_say`` are the words that any wording has to keep."""
+def find(memory: Memory, asked: Asked, world: World | None = None) -> Finding:
+    """Answer from what is stored. Without evidence the value is None and ``reason`` says what was missing.
 
-    value: object | None
-    said: str
-    must_say: str
-    evidence: tuple[Evidence, ...]
-    confidence: float
-    reason: str
-    quotes: bool = False
-    """True if ``said`` holds words of a record that must be left as they are."""
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A question with everything that decides its answer."""
-
-    query: Query
-    zone: ZoneInfo
-    now: datetime
-    as_of: datetime | None
-
-
-def find(memory: Memory, asked: Asked) -> Finding:
-    """Answer from what is stored. Without evidence the value is None and ``reason`` says what was missing."""
-    return _FINDERS.get(asked.query.kind, _quoted)(memory, asked)
-
-
-def describe_time(moment: datetime, zone: ZoneInfo, now: datetime) -> str:
-    """A time as people say it: ``today at 09:30:05``, ``on Tuesday 3 November 2026 at 21:00:00``."""
-    local, today = moment.astimezone(zone), now.astimezone(zone).date()
-    day = {0: "today", 1: "yesterday"}.get((today - local.date()).days, f"on {local:%A} {local.day} {local:%B %Y}")
-    return f"{day} at {local:%H:%M:%S}"
+    Args:
+        memory: facts and records.
+        asked: the question.
+        world: what was seen of a world, if the agent watches one; asked first.
+    """
+    found = find_in_world(memory, world, asked) if world is not None else None
+    return found if found is not None else _FINDERS.get(asked.query.kind, _quoted)(memory, asked)
 
 
 # ------------------------------------------------------------------------- facts
@@ -78,8 +53,8 @@ def _fact(memory: Memory, asked: Asked) -> Finding:
     if belief.value is None:
         if query.kind == "location":
             return _seen_or_quoted(memory, asked, belief.reason)
-        return _unknown(belief.reason)
-    evidence = _evidence(memory, belief.evidence, belief.reason)
+        return unknown(belief.reason)
+    evidence = evidence_of(memory, belief.evidence, belief.reason)
     value = _as_told(str(belief.value), evidence)
     tense = "was" if query.when is not None else "is"
     if query.kind == "location":
@@ -96,8 +71,8 @@ def _things_with(memory: Memory, asked: Asked, predicate: str, value: str) -> Fi
     """The question the other way round: what is in the tin, what does Tom own, who likes tea."""
     facts = [f for f in memory.facts(None, predicate, value, at=_at(asked), as_of=asked.as_of) if not f.negated]
     if not facts:
-        return _unknown(f"I was never told of anything with {predicate} {value}")
-    evidence = _evidence(memory, _sources(facts), "told")
+        return unknown(f"I was never told of anything with {predicate} {value}")
+    evidence = evidence_of(memory, _sources(facts), "told")
     things = [_as_told(f.subject, evidence) for f in facts]
     said = f"{_listed(things)} ({predicate}: {_as_told(facts[0].object, evidence)})."
     return Finding(things, said, _listed(things), evidence, 0.9, "told")
@@ -109,8 +84,8 @@ def _likes(memory: Memory, asked: Asked) -> Finding:
         return _fact(memory, asked)
     facts = memory.facts(query.subject, "likes", query.object, at=_at(asked), as_of=asked.as_of)
     if not facts:
-        return _unknown(f"I was never told whether {query.subject} likes {query.object or 'anything'}")
-    evidence = _evidence(memory, _sources(facts), "told")
+        return unknown(f"I was never told whether {query.subject} likes {query.object or 'anything'}")
+    evidence = evidence_of(memory, _sources(facts), "told")
     is_asker = query.subject == "owner"
     likes = "you like" if is_asker else f"{_as_told(query.subject, evidence)} likes"
     dislikes = "you do not like" if is_asker else f"{_as_told(query.subject, evidence)} does not like"
@@ -134,14 +109,14 @@ def _who(memory: Memory, asked: Asked) -> Finding:
     facts = memory.facts(None, query.predicate, thing, at=query.when, as_of=asked.as_of)
     doers = [f.subject for f in facts if not f.negated]
     if doers:
-        evidence = _evidence(memory, _sources(facts), "told")
+        evidence = evidence_of(memory, _sources(facts), "told")
         doers = [_as_told(name, evidence) for name in dict.fromkeys(doers)]
         return Finding(doers[0], f"{_listed(doers)} did.", doers[0], evidence, 0.9, "told")
     at = query.when.end if query.when is not None else None
     belief = Beliefs(memory).who(thing, at or asked.as_of)
     if belief.value is None:
-        return _unknown(belief.reason)
-    evidence = _evidence(memory, belief.evidence, belief.reason)
+        return unknown(belief.reason)
+    evidence = evidence_of(memory, belief.evidence, belief.reason)
     name = _as_told(str(belief.value), evidence)
     return Finding(name, f"{name} did.", name, evidence, belief.confidence, belief.reason)
 
@@ -163,9 +138,9 @@ def _yes_no(memory: Memory, asked: Asked) -> Finding:
         other = [f for f in facts if not f.negated and functional(f.predicate)]
         if not other:
             wanted = " ".join(filter(None, (query.subject, query.predicate, query.object)))
-            return _unknown(f"nothing that I was told says whether {wanted}")
+            return unknown(f"nothing that I was told says whether {wanted}")
         fact, yes = other[0], False
-    evidence = _evidence(memory, fact.evidence, "told")
+    evidence = evidence_of(memory, fact.evidence, "told")
     value, subject = _as_told(fact.object, evidence), _as_told(fact.subject, evidence)
     said = f"{'Yes' if yes else 'No'}: {subject}, {fact.predicate}: {'not ' if fact.negated else ''}{value}."
     return Finding(yes, said, "Yes" if yes else "No", evidence, 0.9, "told")
@@ -180,14 +155,14 @@ def _when_happened(memory: Memory, asked: Asked) -> Finding:
     dated.sort(key=lambda f: f.valid.start or asked.now, reverse=query.order != "first")
     fact = dated[0]
     when = describe_time(fact.valid.start or asked.now, asked.zone, asked.now)
-    evidence = _evidence(memory, fact.evidence, "told")
+    evidence = evidence_of(memory, fact.evidence, "told")
     return Finding(fact.valid, f"{fact.subject} {fact.predicate} {when}.", when, evidence, 0.8, "told")
 
 
 def _when_told(memory: Memory, asked: Asked) -> Finding:
     hits = _told_about(memory, asked)
     if not hits:
-        return _unknown(f"I was told nothing about {asked.query.subject or 'that'}")
+        return unknown(f"I was told nothing about {asked.query.subject or 'that'}")
     hits.sort(key=lambda h: h.record.seq, reverse=asked.query.order != "first")
     moment = hits[0].record.start
     when = describe_time(moment, asked.zone, asked.now)
@@ -198,7 +173,7 @@ def _when_told(memory: Memory, asked: Asked) -> Finding:
 def _what_told(memory: Memory, asked: Asked) -> Finding:
     hits = _told_about(memory, asked)
     if not hits:
-        return _unknown(f"I was told nothing about {asked.query.subject or 'that'}")
+        return unknown(f"I was told nothing about {asked.query.subject or 'that'}")
     hits = sorted(hits, key=lambda h: h.record.seq)[-_MOST_EVIDENCE:]
     texts = [hit.text for hit in hits]
     said = "I was told: " + " / ".join(f'"{text}"' for text in texts)
@@ -213,7 +188,7 @@ def _when_seen(memory: Memory, asked: Asked) -> Finding:
         return _quoted(memory, asked)
     hits = _seen(memory, asked, asked.query.subject)
     if not hits:
-        return _unknown(f"no event that I saw shows {asked.query.subject}")
+        return unknown(f"no event that I saw shows {asked.query.subject}")
     if asked.query.order is not None:
         hits.sort(key=lambda h: h.record.seq, reverse=asked.query.order == "last")
     hit = hits[0]
@@ -234,12 +209,12 @@ def _count(memory: Memory, asked: Asked) -> Finding:
         number = sum(len(hit.record.payload["tracklets"]) for hit in events)
         moving = [hit for hit in events if hit.record.payload["tracklets"]]
         if not events:
-            return _unknown("I saw nothing in that time")
+            return unknown("I saw nothing in that time")
         evidence = _of_hits(moving[:_MOST_EVIDENCE] or events[:1])
         return Finding(number, f"I followed {number} moving things.", str(number), evidence, 0.6, "tracks counted")
     hits = _seen(memory, asked, subject) if subject is not None else []
     if not hits:
-        return _unknown(f"no event that I saw shows {subject or 'that'}")
+        return unknown(f"no event that I saw shows {subject or 'that'}")
     said = f"I saw {subject} in {len(hits)} events."
     return Finding(len(hits), said, str(len(hits)), _of_hits(hits[:_MOST_EVIDENCE]), 0.5, "events counted")
 
@@ -248,7 +223,7 @@ def _what_seen(memory: Memory, asked: Asked) -> Finding:
     when = asked.query.when or Interval()
     found = memory.recall(None, when, 1000, kinds=["event"], until=asked.as_of)
     if not found.hits:
-        return _unknown("I saw nothing in that time")
+        return unknown("I saw nothing in that time")
     hits = sorted(found.hits, key=lambda h: h.record.seq)
     texts = list(dict.fromkeys(hit.record.payload["text"] for hit in hits))
     shown = hits if len(hits) <= _MOST_EVIDENCE else hits[:: max(1, len(hits) // _MOST_EVIDENCE)][:_MOST_EVIDENCE]
@@ -262,7 +237,7 @@ def _outage(memory: Memory, asked: Asked) -> Finding:
     boots = [r for r in memory.journal.read(kinds=["boot"]) if r.payload["previous_us"] is not None]
     if not gaps:
         boot = next(memory.journal.read(kinds=["boot"], limit=1))
-        proof = _of_record(boot, "the journal shows no gap", 1.0)
+        proof = as_evidence(boot, "the journal shows no gap", 1.0)
         return Finding([], "No, I was awake all the time.", "No", (proof,), 0.95, "no gap in the journal")
     parts = []
     for gap in gaps[-_MOST_EVIDENCE:]:
@@ -272,7 +247,7 @@ def _outage(memory: Memory, asked: Asked) -> Finding:
         how = "closed" if gap.clean else "cut off"
         parts.append(f"{how} {describe_time(gap.interval.start, asked.zone, asked.now)} for {_length(length)}")
     woken = [b for b in boots if any(g.interval.end == b.recorded for g in gaps)][-_MOST_EVIDENCE:]
-    evidence = tuple(_of_record(b, "first record after the gap", 1.0) for b in woken)
+    evidence = tuple(as_evidence(b, "first record after the gap", 1.0) for b in woken)
     said = f"Yes: I was {_listed(parts)}."
     return Finding([g.interval for g in gaps], said, parts[-1], evidence, 0.95, "gaps between boots")
 
@@ -297,7 +272,7 @@ def _seen_or_quoted(memory: Memory, asked: Asked, reason: str) -> Finding:
         return Finding(
             last.text, said, last.text, _of_hits([last]), 0.4, "quoted: not understood as a fact", quotes=True
         )
-    return _unknown(reason)
+    return unknown(reason)
 
 
 def _quoted(memory: Memory, asked: Asked) -> Finding:
@@ -310,11 +285,7 @@ def _quoted(memory: Memory, asked: Asked) -> Finding:
             verb = "I was told" if hit.record.kind == "told" else "I saw"
             said = f'{verb} {describe_time(hit.record.start, asked.zone, asked.now)}: "{hit.text}"'
             return Finding(hit.text, said, hit.text, _of_hits([hit]), 0.4, _why(hit), quotes=True)
-    return _unknown(found.note or "nothing that I remember answers that")
-
-
-def _unknown(reason: str) -> Finding:
-    return Finding(None, "I don't know.", "I don't know", (), 0.0, reason)
+    return unknown(found.note or "nothing that I remember answers that")
 
 
 _FINDERS: dict[str, Callable[[Memory, Asked], Finding]] = {
@@ -368,31 +339,12 @@ def _told_about(memory: Memory, asked: Asked) -> list[Hit]:
     return [h for h in found.hits if wanted <= {entity_key(word) for word in _content_words(h.text)}]
 
 
-def _evidence(memory: Memory, seqs: Sequence[int], why: str) -> tuple[Evidence, ...]:
-    records = memory.journal.get(seqs)
-    return tuple(_of_record(records[seq], why, 1.0) for seq in sorted(records))
-
-
 def _sources(facts: Sequence[Fact]) -> list[int]:
     return [seq for fact in facts for seq in fact.evidence]
 
 
 def _of_hits(hits: Sequence[Hit]) -> tuple[Evidence, ...]:
-    return tuple(_of_record(hit.record, _why(hit), hit.score) for hit in hits)
-
-
-def _of_record(record: Record, why: str, score: float) -> Evidence:
-    text = str(record.payload.get("text") or record.kind)
-    return Evidence(record.seq, record.start, record.end, text, score, why, _frame(record))
-
-
-def _frame(record: Record) -> Blob | None:
-    """The most novel key frame."""
-    frames = record.payload.get("key_frames") or []
-    if not frames:
-        return None
-    best: int = max(frames, key=lambda frame: frame["novelty"])["frame"]
-    return record.blobs[best]
+    return tuple(as_evidence(hit.record, _why(hit), hit.score) for hit in hits)
 
 
 def _position(record: Record) -> str:

@@ -102,7 +102,10 @@ def _anchored(asked: Asked, text: str) -> Query | None:
     match = _ANCHOR.match(text)
     if match is None:
         return None
-    main = Asked(match["main"], asked.now, asked.zone, replace(asked.mentions))
+    first = read_happening(match["c"], asked.mentions)
+    spoken_of = first.thing if first else None  # "before the keys were moved, where were they?"
+    mentions = replace(asked.mentions, thing=asked.mentions.thing or spoken_of, group=asked.mentions.group or spoken_of)
+    main = Asked(match["main"], asked.now, asked.zone, mentions)
     query = read_world_question(main) or main.read()
     if query.kind not in ("location", "who_did", "count", "when_happened", "state", "yes_no", "changed", "when_seen"):
         return None

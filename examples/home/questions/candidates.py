@@ -63,7 +63,9 @@ class Ground:
         self.items = [i for i in self.truth.items if len(self.truth.ids_of(self.truth.name_of(i))) == 1]
         self.people = self.truth.people
         unique = set(self.items) | set(plan.fixtures) | set(self.people)
-        self.changes = [c for c in observed.changes if self.first < c.begin and c.end <= asked - 5 and c.thing in unique]
+        self.changes = [
+            c for c in observed.changes if self.first < c.begin and c.end <= asked - 5 and c.thing in unique
+        ]
 
     def name(self, thing: str) -> str:
         """The taught name."""
@@ -113,7 +115,10 @@ class Ground:
         if part:
             first, last = first + _part_of(change.end)[0], first + _part_of(change.end)[1]
         return sum(
-            c.thing == change.thing and c.kind == change.kind and (not value or c.new == change.new) and first <= c.end < last
+            c.thing == change.thing
+            and c.kind == change.kind
+            and (not value or c.new == change.new)
+            and first <= c.end < last
             for c in self.seen.changes
         )
 
@@ -141,7 +146,9 @@ class Ground:
         bracket = self.seen.bracket(change)
         if not WIDE <= bracket.width < 10**6 or (bracket.after or 0) > self.asked:
             return False
-        return bracket.before is not None and change.end - bracket.before >= 30 and (bracket.after or 0) - change.end >= 30
+        return (
+            bracket.before is not None and change.end - bracket.before >= 30 and (bracket.after or 0) - change.end >= 30
+        )
 
     def proof(self, change: Change) -> tuple[tuple[int, int], ...]:
         """Minutes around a change in which it shows."""
@@ -191,7 +198,9 @@ def where_at(ground: Ground, answerable: bool) -> Candidate | None:
         name = ground.name(item)
         slots = {"x": the(name), "was": was(name), "at": ground.times.at(minute)}
         spec = {"thing": item, "at": minute}
-        return Candidate("where", "where_at", slots, place, answerable, proof=proof, key=("at", item, minute // 60), spec=spec)
+        return Candidate(
+            "where", "where_at", slots, place, answerable, proof=proof, key=("at", item, minute // 60), spec=spec
+        )
     return None
 
 
@@ -211,7 +220,9 @@ def where_person(ground: Ground, answerable: bool) -> Candidate | None:
             room, proof = None, ()
         slots = {"x": person, "at": ground.times.at(minute)}
         spec = {"thing": person, "at": minute}
-        return Candidate("where", "where_person", slots, room, answerable, proof=proof, key=("at", person, minute // 60), spec=spec)
+        return Candidate(
+            "where", "where_person", slots, room, answerable, proof=proof, key=("at", person, minute // 60), spec=spec
+        )
     return None
 
 
@@ -221,7 +232,9 @@ def where_when(ground: Ground, answerable: bool) -> Candidate | None:
     for change in _pick(ground, comings):
         for item in ground.rng.sample(ground.items, len(ground.items)):
             if answerable:
-                places = {ground.known(item, m) for m in (change.end - 12, change.end, change.end + 12) if m < ground.asked}
+                places = {
+                    ground.known(item, m) for m in (change.end - 12, change.end, change.end + 12) if m < ground.asked
+                }
                 if len(places) > 1 or not places.isdisjoint({None, ME, *ground.people}):
                     continue
                 place = places.pop()
@@ -230,7 +243,12 @@ def where_when(ground: Ground, answerable: bool) -> Candidate | None:
                 if ground.gap(item, change.end, 25) is None:
                     continue
             name = ground.name(item)
-            slots = {"x": the(name), "was": was(name), "clause": ground.forms(change)["finite"], "day": ground.times.day(change.end)}
+            slots = {
+                "x": the(name),
+                "was": was(name),
+                "clause": ground.forms(change)["finite"],
+                "day": ground.times.day(change.end),
+            }
             return Candidate(
                 "where", "where_when", slots, place, answerable, needs_events=2, proof=ground.proof(change) if answerable else (),
                 key=("when", item, change), spec={"thing": item, "at": change.end},
@@ -288,16 +306,24 @@ def _window(ground: Ground, first: int, last: int) -> tuple[int, int] | None:
 
 def who_moved(ground: Ground, answerable: bool) -> Candidate | None:
     """Who moved something in a window with one move."""
-    for change in _pick(ground, [c for c in ground.changes if c.kind == "moved" and c.by and GONE not in (c.old, c.new)]):
+    for change in _pick(
+        ground, [c for c in ground.changes if c.kind == "moved" and c.by and GONE not in (c.old, c.new)]
+    ):
         window = _window(ground, change.begin, change.end)
         if window is None:
             continue
-        inside = [c for c in ground.seen.changes if c.thing == change.thing and c.end >= window[0] and c.begin <= window[1]]
+        inside = [
+            c for c in ground.seen.changes if c.thing == change.thing and c.end >= window[0] and c.begin <= window[1]
+        ]
         bracket = ground.seen.bracket(change)
         if answerable and not (ground.seen.doer_seen(change) and bracket.width <= WIDE):
             continue
         if not answerable:
-            hidden = all(ground.seen.seen_at(t, m) is None for t in (change.thing, change.by) for m in range(change.begin - 1, change.end + 2))
+            hidden = all(
+                ground.seen.seen_at(t, m) is None
+                for t in (change.thing, change.by)
+                for m in range(change.begin - 1, change.end + 2)
+            )
             if not hidden or not 40 <= bracket.width < 10**6 or ground.seen.doer_seen(change):
                 continue
         if len(inside) > 1 or (bracket.after or 10**9) > ground.asked:
@@ -313,15 +339,25 @@ def who_moved(ground: Ground, answerable: bool) -> Candidate | None:
 
 def who_did(ground: Ground, answerable: bool) -> Candidate | None:
     """Who opened or switched something at a time."""
-    flips = [c for c in ground.changes if c.kind == "state" and c.by in ground.people and c.new in _STATES_ASKED and c.new != "wet"]
+    flips = [
+        c
+        for c in ground.changes
+        if c.kind == "state" and c.by in ground.people and c.new in _STATES_ASKED and c.new != "wet"
+    ]
     for change in _pick(ground, flips):
-        same = [c for c in ground.seen.changes if c.thing == change.thing and c.new == change.new and abs(c.end - change.end) <= 12]
+        same = [
+            c
+            for c in ground.seen.changes
+            if c.thing == change.thing and c.new == change.new and abs(c.end - change.end) <= 12
+        ]
         if len(same) > 1:
             continue
         bracket = ground.seen.bracket(change)
         if answerable and not (ground.truth.witnessed(change.events[0], by=True) and bracket.width <= 3):
             continue
-        if not answerable and not (_unseen(ground, change) and 40 <= bracket.width < 10**6 and (bracket.after or 0) <= ground.asked):
+        if not answerable and not (
+            _unseen(ground, change) and 40 <= bracket.width < 10**6 and (bracket.after or 0) <= ground.asked
+        ):
             continue
         slots = {**ground.forms(change), "at": ground.times.at(change.end)}
         return Candidate(
@@ -349,12 +385,18 @@ def count_moved(ground: Ground, answerable: bool) -> Candidate | None:
         last = first + ground.rng.choice((120, 180, 240, 360, 480))
         if last > ground.asked or last // DAY != first // DAY:
             continue
-        moves = [c for c in ground.seen.changes if c.thing == item and c.kind == "moved" and first <= c.end and c.begin <= last]
+        moves = [
+            c
+            for c in ground.seen.changes
+            if c.thing == item and c.kind == "moved" and first <= c.end and c.begin <= last
+        ]
         if not moves or any(GONE in (c.old, c.new) for c in moves):
             continue
         brackets = [ground.seen.bracket(c) for c in moves]
         if answerable:
-            tight = all(b.before is not None and b.after is not None and first <= b.before and b.after <= last for b in brackets)
+            tight = all(
+                b.before is not None and b.after is not None and first <= b.before and b.after <= last for b in brackets
+            )
             if not tight:
                 continue
         else:
@@ -383,7 +425,9 @@ def count_flips(ground: Ground, answerable: bool) -> Candidate | None:
         flips = [c for c in inside if c.new in ("on", "open")]
         if not flips or len(near) != len(inside):
             continue
-        if answerable and (ground.seen.share(fixture, first, last) < 0.9 or ground.seen.longest_gap(fixture, first, last) > 3):
+        if answerable and (
+            ground.seen.share(fixture, first, last) < 0.9 or ground.seen.longest_gap(fixture, first, last) > 3
+        ):
             continue
         if not answerable and ground.seen.share(fixture, first - 15, last + 15) > 0:
             continue
@@ -472,13 +516,21 @@ def changed(ground: Ground, answerable: bool) -> Candidate | None:
         for item in ground.truth.items:
             places = [ground.truth.position(item, m) for m in (first, last)]
             rooms_then = [ground.plan.room_of(p) for p in places]
-            moves = [c for c in ground.seen.changes if c.thing == item and c.kind == "moved" and c.end >= first and c.begin <= last]
-            touched = room in rooms_then or any(room in (ground.plan.room_of(c.old), ground.plan.room_of(c.new)) for c in moves)
+            moves = [
+                c
+                for c in ground.seen.changes
+                if c.thing == item and c.kind == "moved" and c.end >= first and c.begin <= last
+            ]
+            touched = room in rooms_then or any(
+                room in (ground.plan.room_of(c.old), ground.plan.room_of(c.new)) for c in moves
+            )
             if not touched or (places[0] == places[1] and not moves):
                 continue
             names.append(ground.name(item))
             whole = all(first <= c.begin and c.end <= last for c in moves) and GONE not in places
-            told = all(ground.known(item, m) is not None for m, r in zip((first, last), rooms_then, strict=True) if r == room)
+            told = all(
+                ground.known(item, m) is not None for m, r in zip((first, last), rooms_then, strict=True) if r == room
+            )
             sure = sure and whole and places[0] != places[1] and room in rooms_then and (told or not answerable)
         if not sure or not 1 <= len(names) <= 4 or len(set(names)) < len(names):
             continue
@@ -492,13 +544,17 @@ def changed(ground: Ground, answerable: bool) -> Candidate | None:
 
 
 def _room_unseen(ground: Ground, room: str, first: int, last: int) -> bool:
-    return all(ground.seen.share(f, first, last) == 0 for f, fixture in ground.plan.fixtures.items() if fixture.room == room)
+    return all(
+        ground.seen.share(f, first, last) == 0 for f, fixture in ground.plan.fixtures.items() if fixture.room == room
+    )
 
 
 def why(ground: Ground, answerable: bool) -> Candidate | None:
     """Why a fixture went on or off: another fixture, itself, or a person."""
     own = ground.rng.random() < 0.7
-    for change in _pick(ground, [c for c in ground.changes if c.kind == "state" and c.new in ("on", "off", "wet", "dry")]):
+    for change in _pick(
+        ground, [c for c in ground.changes if c.kind == "state" and c.new in ("on", "off", "wet", "dry")]
+    ):
         same = [c for c in ground.seen.changes if c.thing == change.thing and c.new == change.new]
         if change.cause == "clock" or change.by == ME or sum(abs(c.end - change.end) <= 12 for c in same) > 1:
             continue
@@ -519,7 +575,12 @@ def why(ground: Ground, answerable: bool) -> Candidate | None:
         else:
             value, proof = None, ()
             reasons = {c.cause or "somebody" for c in same}
-            if len(reasons) < 2 or not _unseen(ground, change) or not 60 <= bracket.width < 10**6 or (bracket.after or 0) > ground.asked:
+            if (
+                len(reasons) < 2
+                or not _unseen(ground, change)
+                or not 60 <= bracket.width < 10**6
+                or (bracket.after or 0) > ground.asked
+            ):
                 continue
         name = ground.name(change.thing)
         forms = flipped(name, change.new, by_itself=True)
@@ -531,7 +592,11 @@ def why(ground: Ground, answerable: bool) -> Candidate | None:
 
 def _source(ground: Ground, change: Change) -> Change | None:
     """The change of the causing fixture that a mechanism's effect followed."""
-    before = [c for c in ground.seen.changes if c.thing == change.cause and c.kind == "state" and c.end <= change.end and c is not change]
+    before = [
+        c
+        for c in ground.seen.changes
+        if c.thing == change.cause and c.kind == "state" and c.end <= change.end and c is not change
+    ]
     return before[-1] if before and change.end - before[-1].end <= 60 else None
 
 
@@ -557,7 +622,12 @@ def usual_place(ground: Ground, answerable: bool) -> Candidate | None:
         place, times = truly.most_common(1)[0]
         if answerable:
             best = looked.most_common(2)
-            clear = bool(best) and best[0][0] == place and sum(looked.values()) >= 3 and (len(best) == 1 or best[0][1] >= best[1][1] + 2)
+            clear = (
+                bool(best)
+                and best[0][0] == place
+                and sum(looked.values()) >= 3
+                and (len(best) == 1 or best[0][1] >= best[1][1] + 2)
+            )
             if not clear or times / sum(truly.values()) < 0.6 or place in ground.people or place in (ME, GONE):
                 continue
         elif looked or moot < 2:

@@ -109,7 +109,8 @@ class Examination:
                 if hard is None:
                     continue
                 easy = next(
-                    (c for c in (self._fresh(draw(ground, True)) for _ in range(5)) if c and c.family == hard.family), None
+                    (c for c in (self._fresh(draw(ground, True)) for _ in range(5)) if c and c.family == hard.family),
+                    None,
                 )
                 if easy is None:
                     continue

@@ -193,7 +193,11 @@ def flipped(name: str, state: str, *, by_itself: bool) -> dict[str, str]:
     base, past, ing = _PHASE[state]
     forms = {"base": f"the {name} {base}", "verb": base}
     if by_itself or state not in _PASSIVE:
-        return forms | {"passive": f"did the {name} {base}", "finite": f"the {name} {past}", "gerund": f"the {name} {ing}"}
+        return forms | {
+            "passive": f"did the {name} {base}",
+            "finite": f"the {name} {past}",
+            "gerund": f"the {name} {ing}",
+        }
     done = _PASSIVE[state]
     verb, _, particle = done.partition(" ")
     return forms | {
