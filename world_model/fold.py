@@ -107,6 +107,9 @@ class Fold:
         self.pose = list(scene["pose"]) if scene.get("pose") else self.pose
         cells = scene.get("cells") or {}
         self.map.learn_cells(_cells(cells.get("free")), _cells(cells.get("wall")))
+        for span in scene.get("spans", ()):
+            self.checked[0] += span[-1]
+            self._span(span, seq)
         act = scene.get("act")
         for entry in scene.get("fixtures", ()):
             self._fixture_entry(entry, seq)
@@ -123,9 +126,6 @@ class Fold:
             self._thing(entry, seq)
         for entry in scene.get("people", ()):
             self._person(entry, seq)
-        for span in scene.get("spans", ()):
-            self.checked[0] += span[-1]
-            self._span(span, seq)
         differed = sum(len(scene.get(key, ())) for key in ("things", "gone", "people"))
         differed += sum(entry.get("was") is not None for entry in scene.get("fixtures", ()))
         self.checked = [self.checked[0] + differed, self.checked[1] + differed]
@@ -148,7 +148,6 @@ class Fold:
         if now is None or now.seqs != [seq] or len(life.stays) < 2:
             return
         old = life.stays[-2]
-        old.last = max(old.last, min(entry.get("was_last") or old.last, now.first))
         old.gone = now.first
         now.since = old.last
         now.witnessed = now.first - old.last <= WITNESS_STEPS * self.step_s

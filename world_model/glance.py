@@ -25,6 +25,7 @@ class Found:
         self.gone: list[dict[str, Any]] = []
         self.fixtures: list[dict[str, Any]] = []
         self.people: list[dict[str, Any]] = []
+        self.spans: list[list[Any]] = []
 
     @property
     def any(self) -> bool:
@@ -98,7 +99,10 @@ def sentences(found: Found, fold: Fold) -> Iterable[str]:
         yield _fixture_text(entry)
     for entry in found.gone:
         if not any(e["name"] == entry["name"] for e in found.things):
-            yield f"the {entry['name']} {_is(entry['name'])} no longer at the {entry['place']}"
+            if entry["place"][:1].isupper():
+                yield f"{entry['place']} no longer has the {entry['name']}"
+            else:
+                yield f"the {entry['name']} {_is(entry['name'])} no longer at the {entry['place']}"
     for entry in found.things:
         where = (
             f"{entry['carrier']} carries the {entry['name']}"

@@ -13,12 +13,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..records import Cell
-from .geography import GONE, ME
+from .geography import GONE, ME, near
 from .stays import Life, Stay
 
 TWIN_WITHIN_S = 2 * 3600
 """Seen here, there, and here again within this time, and here never seen empty: there are two."""
 
+LOOK_BACK = 4
+"""Stays back in which an item may turn out never to have left."""
+AT_ONCE_STEPS = 3
+CELLS_A_STEP = 2
+"""People walk so fast: a thing seen so near within AT_ONCE_STEPS is the same one."""
 SURELY_GONE = 0.9
 """Less sure, a thing that is seen again in its place had never left it."""
 TAKEN_WITHIN_S = 2 * 3600
@@ -83,10 +88,11 @@ class Objects:
                 yield item, item.now
 
     def unverified(self) -> Iterator[tuple[Life, Stay]]:
-        """Items with the last earlier stay on a cell that they must have left, though nobody saw the cell empty."""
+        """Items with the last earlier stay on a cell that they seem to have left, though nobody saw the cell empty."""
         for item in self._items.values():
-            if len(item.stays) > 1 and item.stays[-2].gone is None and item.stays[-2].cell is not None:
-                yield item, item.stays[-2]
+            at = _left_unseen(item)
+            if at is not None:
+                yield item, item.stays[at]
 
     @property
     def held(self) -> Life | None:
@@ -135,7 +141,7 @@ class Objects:
             sure: how sure that is, from 0 to 1.
         """
         for item in self.named(name):
-            for stay in item.stays[-2:]:
+            for stay in item.stays[-LOOK_BACK:]:
                 if stay.cell == cell and stay.gone is None and stay.value != ME:
                     stay.last = max(stay.last, min(last, since))
                     stay.gone, stay.gone_sure = since, sure
@@ -177,27 +183,27 @@ class Objects:
     def _never_left(self, seen: Seen, others: set[Cell]) -> Life | None:
         """An item believed to have moved on is still here: what was seen elsewhere was another one of its name."""
         for item in self.named(seen.name):
-            if len(item.stays) < 2:
+            at = _left_unseen(item)
+            if at is None or item.stays[at].cell != seen.cell or item.stays[at].value != seen.place:
                 continue
-            old, now = item.stays[-2], item.stays[-1]
-            if old.cell != seen.cell or old.gone is not None or old.value != seen.place or now.value in (ME, GONE):
-                continue
-            alone = len(self.named(seen.name)) == 1
+            now, alone = item.stays[-1], len(self.named(seen.name)) == 1
+            if ME in (stay.by for stay in item.stays[at + 1 :]):
+                continue  # the agent moved it itself
             if alone and now.cell not in others and seen.first - now.last > TWIN_WITHIN_S:
                 continue
-            item.stays.pop()
-            heir = self._mover(
-                Seen(seen.name, now.cell or seen.cell, now.value, now.first, now.last, seen.seq, now.carrier),
-                others,
-                item,
-            ) or self._new(seen.name)
-            if heir.now is not None and heir.now.gone is None and heir.now.last >= now.first:
-                heir = self._new(seen.name)
-            now.sure = min(now.sure, 0.8)
-            heir.stays.append(now)
-            old.see(seen.last, seen.seq)
+            tail = item.stays[at + 1 :]
+            del item.stays[at + 1 :]
+            self._heir(item, tail, others, seen.seq).stays.extend(tail)
+            item.stays[at].see(seen.last, seen.seq)
             return item
         return None
+
+    def _heir(self, item: Life, tail: list[Stay], others: set[Cell], seq: int) -> Life:
+        """Whose history ``tail`` is, if not that of ``item``: one not seen since it began, else a new one."""
+        first = tail[0]
+        begin = Seen(item.name, first.cell or (0, 0), first.value, first.first, first.last, seq, first.carrier)
+        found = self._mover(begin, others, item)
+        return found if found is not None else self._new(item.name)
 
     def _mover(self, seen: Seen, others: set[Cell], but: Life | None = None) -> Life | None:
         """The item of that name that can have come here: not one that was seen elsewhere at the time."""
@@ -217,7 +223,11 @@ class Objects:
     def _is_another(self, only: Life, seen: Seen) -> bool:
         """Whether this is rather the second of its name than the first, which nobody saw leave its place."""
         now = only.now
-        return len(self.named(seen.name)) == 1 and now is not None and now.gone is None and not now.carrier
+        if len(self.named(seen.name)) > 1 or now is None or now.gone is not None or now.carrier or now.cell is None:
+            return False
+        steps = (seen.first - now.last) // max(1, seen.step_s)
+        came = steps <= AT_ONCE_STEPS and near(seen.cell, now.cell, CELLS_A_STEP * (steps + 1))
+        return not came
 
     def _move(self, item: Life, seen: Seen) -> None:
         now = item.now
@@ -266,3 +276,12 @@ class Objects:
             new._items[item.id] = item
             new._by_name.setdefault(item.name, []).append(item.id)
         return new
+
+
+def _left_unseen(item: Life) -> int | None:
+    """Number of the newest earlier stay whose cell was never seen without the item; None if there is none."""
+    for at in range(len(item.stays) - 2, max(-1, len(item.stays) - 1 - LOOK_BACK), -1):
+        stay = item.stays[at]
+        if stay.gone is None and stay.cell is not None and not stay.carrier:
+            return at
+    return None

@@ -19,6 +19,8 @@ from .stays import Life, Stay
 
 SEEN = 0.97
 """Confidence in what was in view at the time."""
+LEAST_STAYED = 0.4
+"""Less sure that something stayed as it was, nothing is said."""
 _PRIOR_LOOKED_S = 86400.0
 """As if every thing had been watched for a day and had changed once: what is not known yet changes about daily."""
 
@@ -209,6 +211,11 @@ class Queries:
         names = [*fold.objects.names, *fold.people, *fold.fixtures, *fold.map.rooms]
         return said if said in names else _best(said, names)
 
+    def role_of(self, name: str) -> str | None:
+        """What a known name stands for: ``item``, ``person``, ``fixture`` or ``room``."""
+        fold = self._get()
+        return "room" if name in fold.map.rooms else fold.roles.get(name.partition("#")[0])
+
     def _fixture(self, name: str) -> Life | None:
         fixtures = self.fold.fixtures
         best = name if name in fixtures else _best(name, list(fixtures))
@@ -255,6 +262,8 @@ class Queries:
             return Estimate(near.value, f"it changed {_clock(before.last)} to {_clock(after.first)}", evidence, 0.8)
         if before.value == after.value and (before.gone is None or life.name in self.fold.people):
             stayed = math.exp(-self._rate(life) * (after.first - before.last) / 2)
+            if stayed < LEAST_STAYED:
+                return Estimate(None, f"nobody looked {_clock(before.last)} to {_clock(after.first)}", evidence)
             reason = f"so when seen {_clock(before.last)} and {_clock(after.first)}; nobody looked between"
             return Estimate(before.value, reason, evidence, round(SEEN * stayed, 3))
         if before.gone is None and after.since is not None and t <= after.since:
@@ -299,7 +308,8 @@ def _changes_of(life: Life, kind: str) -> Iterator[Change]:
     name = life.id if kind == "moved" else life.name
     old: Stay | None = None
     for stay in life.stays:
-        if old is not None and (old.value != stay.value or old.gone is not None):
+        again = old is not None and old.value == stay.value
+        if old is not None and not (again and (old.gone is None or (kind == "entered" and not stay.witnessed))):
             since = max(old.last, stay.since or 0)
             yield Change(
                 kind, name, old.value, stay.value, moment(min(since, stay.first)), moment(stay.first), stay.by,

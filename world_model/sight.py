@@ -12,9 +12,10 @@ than the sightings of the last half hour.
     act        what the agent did just before: ``{"act", "cell", "thing", "place"}``, or null
     things     items that appeared or moved: ``name, cell, place, carrier, first, last, certainty, near, clear, others``
     gone       items no longer where they were: ``name, cell, place, last, since, near``
-    fixtures   new or changed ones: ``name, cell, state, was, was_last, first, last, near, by``
+    fixtures   new or changed ones: ``name, cell, state, was, first, last, near, by``
     people     ``name, kind`` (``entered`` or ``left``), ``room, cell, first, last, since``
-    spans      seen as before since the last look: ``[what, name, cell, value, first, last, times]``
+    spans      seen as before since the last look, in a change until it was: ``[what, name, cell, value, first, last,
+               times]``
     rooms      ``[room, first, last]``: most of the room was in view
     cells      ``{"free": [...], "wall": [...]}``: cells of the map seen for the first time, or corrected
 """
@@ -78,7 +79,7 @@ class SceneWatcher:
         self._cells: dict[Cell, str] = {}
         self._odd_cells: dict[Cell, int] = {}
         self._cells_since: int | None = None
-        self._clear: dict[Cell, int] = {}
+        self._clear: dict[Hashable, int] = {}
         self._people: dict[str, tuple[Cell, int]] = {}
         self._before: dict[str, tuple[Cell, int]] = {}
         self._without: dict[tuple[str, str], int] = {}
@@ -138,6 +139,9 @@ class SceneWatcher:
         for cell in scene.seen:
             if cell not in view.items:
                 self._clear[cell] = view.t
+        for name, sighting in view.people.items():
+            if sighting.cell not in view.items:
+                self._clear[name] = view.t
         return events
 
     def flush(self) -> list[Event]:
@@ -190,7 +194,7 @@ class SceneWatcher:
                 doubt = self._doubts.look((FIXTURE, cell), name, view.t, sighting.certainty)
                 if self._doubts.settled(doubt) and doubt.looks >= _LOOKS_AT_NEW:
                     self._doubts.clear((FIXTURE, cell))
-                    entry = self._fixture_entry(view, sighting, doubt, None)
+                    entry = self._fixture_entry(view, found, sighting, doubt, None)
                     found.fixtures.append(entry | ({"lesson": True} if lesson else {}))
                 continue
             now = None if life is None else life.now
@@ -204,7 +208,7 @@ class SceneWatcher:
             if self._doubts.settled(doubt, explained=own):
                 self._doubts.clear(where)
                 was = None if now is None else now.value
-                found.fixtures.append(self._fixture_entry(view, sighting, doubt, was, own=own))
+                found.fixtures.append(self._fixture_entry(view, found, sighting, doubt, was, own=own))
 
     def _own_act(self, view: View, found: Found, acted: str | None, holding: bool | None) -> None:
         cell, fold = view.ahead, view.fold
@@ -220,7 +224,7 @@ class SceneWatcher:
             if held is not None or holding is False or (holding is None and seen is not None) or not lying:
                 return
             act["thing"] = lying[0]
-            act["last"] = self._end_span(ITEM, lying[0], cell)
+            self._end_span(found, ITEM, lying[0])
         elif acted == "use":
             base = view.bases.get(cell)
             act["thing"] = fold.map.fixtures.get(cell) or (base.name if base else "")
@@ -282,7 +286,7 @@ class SceneWatcher:
         explained = bool(carrier) and not extra
         if self._doubts.settled(doubt, explained=explained) and (not extra or doubt.looks >= _LOOKS_AT_NEW):
             self._doubts.clear(where)
-            found.things.append(self._thing_entry(view, doubt))
+            found.things.append(self._thing_entry(view, found, doubt))
 
     def _maybe_gone(self, view: View, found: Found, name: str, stay: Stay) -> None:
         """An item not seen on the cell on which it was believed to be: gone if the cell was read as empty."""
@@ -312,7 +316,7 @@ class SceneWatcher:
         moved = any(e["name"] == name and e["carrier"] for e in found.things)
         if self._doubts.settled(doubt, explained=moved):
             self._doubts.clear(where)
-            found.gone.append(self._gone_entry(view, name, doubt, stay))
+            found.gone.append(self._gone_entry(view, found, name, doubt, stay))
 
     def _persons(self, view: View, found: Found) -> None:
         fold, t = view.fold, view.t
@@ -335,7 +339,7 @@ class SceneWatcher:
             follows = before is not None and t - before[1] <= self._step_s and near(before[0], sighting.cell, 2)
             if self._doubts.settled(doubt, explained=follows or sighting.certainty >= 0.8):
                 self._doubts.clear((PERSON, name))
-                was = self._end_span(PERSON, name, name)
+                was = self._end_span(found, PERSON, name)
                 came = now.value if now is not None and (now.gone is None or now.value == GONE) else None
                 if came is None and life is None and any(near(sighting.cell, e, _NEAR_EXIT) for e in exits):
                     came = GONE
@@ -352,7 +356,7 @@ class SceneWatcher:
                 doubt = self._doubts.look(("left", name), now.value, t, 0.8)
                 if self._doubts.settled(doubt):
                     self._doubts.clear(("left", name))
-                    last = self._end_span(PERSON, name, name) or now.last
+                    last = self._end_span(found, PERSON, name) or now.last
                     where = self._people.get(name, (now.cell, 0))[0]
                     out = where is not None and any(near(where, e, _NEAR_EXIT) for e in fold.map.exits)
                     found.people.append(
@@ -376,17 +380,17 @@ class SceneWatcher:
         for where, doubt in self._doubts.parting(in_view, view.t):
             assert isinstance(where, tuple)
             if where[0] == ITEM and not self._is_extra(view.fold, doubt):
-                found.things.append(self._thing_entry(view, doubt))
+                found.things.append(self._thing_entry(view, found, doubt))
             elif where[0] == FIXTURE:
                 life = view.fold.fixtures[where[1]]
                 was = None if life.now is None else life.now.value
-                found.fixtures.append(self._fixture_entry(view, doubt.details["sighting"], doubt, was))
+                found.fixtures.append(self._fixture_entry(view, found, doubt.details["sighting"], doubt, was))
             elif where[0] == "gone":
                 name = where[2]
                 for item in view.fold.objects.named(name):
                     for stay in item.stays[-2:]:
                         if stay.cell == doubt.details["cell"] and stay.gone is None:
-                            found.gone.append(self._gone_entry(view, name, doubt, stay))
+                            found.gone.append(self._gone_entry(view, found, name, doubt, stay))
 
     def _is_extra(self, fold: Fold, doubt: Doubt) -> bool:
         same = fold.objects.named(str(doubt.reading))
@@ -411,23 +415,21 @@ class SceneWatcher:
     # ------------------------------------------------------------------- entries
 
     def _fixture_entry(
-        self, view: View, sighting: Sighting, doubt: Doubt, was: str | None, *, own: bool = False
+        self, view: View, found: Found, sighting: Sighting, doubt: Doubt, was: str | None, *, own: bool = False
     ) -> dict[str, Any]:
-        last = self._end_span(FIXTURE, sighting.name, sighting.name)
-        life = view.fold.fixtures.get(sighting.name)
-        if last is None and life is not None and life.now is not None:
-            last = life.now.last
+        self._end_span(found, FIXTURE, sighting.name)
         return {
-            "name": sighting.name, "cell": list(sighting.cell), "state": sighting.state, "was": was, "was_last": last,
+            "name": sighting.name, "cell": list(sighting.cell), "state": sighting.state, "was": was,
             "first": doubt.first, "last": doubt.last, "near": self._near(sighting.cell, doubt.first),
             "by": ME if own else None, "certainty": round(doubt.sure, 3),
         }  # fmt: skip
 
-    def _thing_entry(self, view: View, doubt: Doubt) -> dict[str, Any]:
+    def _thing_entry(self, view: View, found: Found, doubt: Doubt) -> dict[str, Any]:
         sighting: Sighting = doubt.details["sighting"]
         carrier: str = doubt.details["carrier"]
         cell = sighting.cell
-        clear = self._clear.get(cell)
+        clear = self._clear.get(carrier or cell)
+        self._end_span(found, ITEM, sighting.name)
         return {
             "name": sighting.name, "cell": list(cell), "on": sighting.on, "carrier": carrier,
             "place": carrier or view.fold.map.place_at(cell, sighting.on), "first": doubt.first, "last": doubt.last,
@@ -435,9 +437,9 @@ class SceneWatcher:
             "others": [list(c) for c in sorted(doubt.details["others"])],
         }  # fmt: skip
 
-    def _gone_entry(self, view: View, name: str, doubt: Doubt, stay: Stay) -> dict[str, Any]:
+    def _gone_entry(self, view: View, found: Found, name: str, doubt: Doubt, stay: Stay) -> dict[str, Any]:
         assert stay.cell is not None
-        last = self._end_span(ITEM, name, stay.carrier or stay.cell)
+        last = self._end_span(found, ITEM, name, stay.carrier or stay.cell)
         last = stay.last if last is None else max(last, stay.last)
         return {
             "name": name, "cell": list(stay.cell), "place": stay.value, "last": last, "since": doubt.first,
@@ -454,7 +456,7 @@ class SceneWatcher:
     def _change(self, view: View, found: Found, frame: Image | None) -> Event:
         scene = view.scene
         parts = {"act": found.act, "things": found.things, "gone": found.gone, "fixtures": found.fixtures,
-                 "people": found.people, "cells": self._take_cells()}  # fmt: skip
+                 "people": found.people, "spans": found.spans, "cells": self._take_cells()}  # fmt: skip
         media = self._media("change", view.t, scene, **parts)
         text = "; ".join(sentences(found, view.fold)) or "saw more of the home"
         frames = () if frame is None or not found.any else (KeyFrame(scene.time, frame, scene.novelty),)
@@ -481,10 +483,18 @@ class SceneWatcher:
             span[:] = [cell, value, t, t, 0]
         span[0], span[3], span[4] = cell, t, span[4] + 1
 
-    def _end_span(self, what: str, name: str, key: Hashable) -> int | None:
-        """When it was last seen as before, if that was since the last look; the span is then used up."""
-        span = self._spans.pop((what, name, key), None)
-        return None if span is None else int(span[3])
+    def _end_span(self, found: Found, what: str, name: str, key: Hashable = None) -> int | None:
+        """Tell how long something was seen as before, because it is no longer; of all its spans if no key is given.
+
+        Returns:
+            when it was last seen so, None if that was not since the last look.
+        """
+        ended = [k for k in self._spans if k[:2] == (what, name) and (key is None or k[2] == key)]
+        last = None
+        for one in sorted(ended, key=_order):
+            cell, value, first, last, times = self._spans.pop(one)
+            found.spans.append([what, name, list(cell), value, first, last, times])
+        return last
 
     def _last_seen(self, what: str, name: str, key: Hashable, otherwise: int | None) -> int | None:
         span = self._spans.get((what, name, key))
