@@ -213,7 +213,7 @@ class Queries:
 
     def role_of(self, name: str) -> str | None:
         """What a known name stands for: ``item``, ``person``, ``fixture`` or ``room``."""
-        fold = self._get()
+        fold = self.fold
         return "room" if name in fold.map.rooms else fold.roles.get(name.partition("#")[0])
 
     def _fixture(self, name: str) -> Life | None:
