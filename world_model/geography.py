@@ -213,11 +213,13 @@ class Geography:
                 if step not in rooms and self._kinds.get(step) == FREE:
                     rooms[step] = rooms[x, y]
                     queue.append(step)
-        for cell, name in sorted(self._fixtures.items()):
-            x, y = cell
-            beside = [rooms[c] for dx, dy in AHEAD if (c := (x + dx, y + dy)) in rooms and c not in self._fixtures]
-            if beside and cell not in rooms:
-                rooms[cell] = _most(beside, name)
+        for open_only in (True, False):  # a window over a sink has the sink's room
+            for cell, name in sorted(self._fixtures.items()):
+                x, y = cell
+                steps = [(x + dx, y + dy) for dx, dy in AHEAD]
+                beside = [rooms[c] for c in steps if c in rooms and (c not in self._fixtures or not open_only)]
+                if beside and cell not in rooms:
+                    rooms[cell] = _most(beside, name)
         self._rooms = rooms
         return rooms
 

@@ -328,8 +328,6 @@ class SceneWatcher:
             life = fold.people.get(name)
             now = None if life is None else life.now
             room = fold.map.room_at(sighting.cell) or ""
-            if sighting.cell in fold.map.fixtures and now is not None and now.gone is None:
-                room = now.value  # on a threshold
             last = self._last_seen(PERSON, name, name, None if now is None else now.last)
             if now is not None and now.gone is None and now.value == room and t - (last or 0) <= SAME_VISIT_S:
                 self._doubts.clear(("left", name))
