@@ -36,7 +36,7 @@ ME = "me"
 """What an item lies on that is held by the body itself."""
 
 _CLEAR = 4.5  # mean cost of a ring's blocks, at most, if a tile is plain; 3 is expected
-_HALF_HIDDEN = 0.8  # share of a ring that fits, below which what is not known to stand there is doubted
+_HALF_HIDDEN = 0.9  # share of a ring that fits, below which what is not known to stand there is doubted
 _DOUBT = 0.45  # certainty of what is half hidden, at most
 _NEVER = 1e5  # cost of what cannot be
 _EXCESS = 20.0  # cost of a centre beyond the expected one from which on items are tried
@@ -158,13 +158,13 @@ class SceneReader:
         elif kind == "fixture":
             self.gallery.add_fixture(name, state, cell, tile, self._same_look(tiles, state))
         else:
-            base = self._base_beneath(tiles)
-            if kind == "thing" and base is None:
+            mask = self._item_mask(tiles)
+            if kind == "thing" and mask is None:
                 self.gallery.add_fixture(name, "", cell, tile, self._same_look(tiles, ""))
                 kind = "fixture"
             else:
                 centre = self._masks.centre_pixels
-                self.gallery.add_item(name, tile[centre], self._item_mask(tile, base, tiles.noise))
+                self.gallery.add_item(name, tile[centre], np.ones(len(centre), bool) if mask is None else mask)
                 kind = "item"
         self._index()
         return Naming(name, kind, state)
@@ -183,26 +183,24 @@ class SceneReader:
         tile = tiles.colours[self._ahead]
         return block_costs(tile, looks, np.ones((len(looks), 3), np.float32), tiles.noise, self._layout.block, 1.0)
 
-    def _base_beneath(self, tiles: Tiles) -> Floats | None:
-        """What a shown item lies on, ground or a person; None if the ring of the tile is like none of them."""
+    def _item_mask(self, tiles: Tiles) -> Bools | None:
+        """The pixels of the centre, bool [item^2], that an item ahead covers.
+
+        None if it lies on no ground or person that is known, or if nothing lies there: then it is no item.
+        """
         known = [i for i, look in enumerate(self.gallery.looks) if look.role in (GROUND, PERSON)]
         if not known:
             return None
-        costs = self._lesson_costs(tiles, self._bank.looks[known])
-        ring = costs[:, self._masks.ring].mean(1)
-        ring[costs[:, self._masks.centre].mean(1) <= 5] = np.inf  # the bare base itself shows no item
+        ring = self._lesson_costs(tiles, self._bank.looks[known])[:, self._masks.ring].mean(1)
         best = int(ring.argmin())
-        return self.gallery.looks[known[best]].colours if ring[best] < 5 else None
-
-    def _item_mask(self, tile: Floats, base: Floats | None, noise: float) -> Bools:
-        """The pixels of the centre that an item covers, bool [item^2]."""
+        if ring[best] > 5:
+            return None
         centre = self._masks.centre_pixels
-        everything = np.ones(len(centre), bool)
-        if base is None:
-            return everything
-        costs = block_costs(tile[centre], base[centre], np.ones(3, np.float32), noise, 1, 0.5)
+        base = self.gallery.looks[known[best]].colours[centre]
+        tile = tiles.pixels[self._ahead][centre]
+        costs = block_costs(tile, base, np.ones(3, np.float32), tiles.noise, 1, 0.1)
         mask = fill_holes(costs > 13, self._layout.item)
-        return mask if mask.sum() >= 8 else everything
+        return mask if mask.sum() >= 8 else None
 
     # ---------------------------------------------------------------------------- reading
 
