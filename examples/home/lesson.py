@@ -112,7 +112,8 @@ class Lesson:
             return cell in plan.floor and cell not in taken and cell not in house.item_at
 
         if shot.fixture:
-            pairs = [(s, c) for c in plan.fixtures[shot.fixture].cells for s in _beside(c) if free(s)]
+            every = [(s, c) for c in plan.fixtures[shot.fixture].cells for s in _beside(c) if s in plan.floor]
+            pairs = [p for p in every if free(p[0])] or every  # somebody may stand in the only place: they squeeze
             pairs = [p for p in pairs if p[1] not in house.item_at] or pairs
             inside = [p for p in pairs if plan.room_at[p[0]] == shot.room]
             return (inside or pairs)[0]
