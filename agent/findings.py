@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from zoneinfo import ZoneInfo
 
-from ..memory import Memory
 from ..records import Blob, Evidence, Record
 from .queries import Query
 
@@ -51,7 +51,7 @@ def describe_time(moment: datetime, zone: ZoneInfo, now: datetime) -> str:
     return f"{day} at {local:%H:%M:%S}"
 
 
-def evidence_of(memory: Memory, seqs: Sequence[int], why: str) -> tuple[Evidence, ...]:
+def evidence_of(memory: Any, seqs: Sequence[int], why: str) -> tuple[Evidence, ...]:
     """The records of these numbers as evidence, by number; numbers that no record has are left out."""
     records = memory.journal.get(seqs)
     return tuple(as_evidence(records[seq], why, 1.0) for seq in sorted(records))

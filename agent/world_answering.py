@@ -12,8 +12,7 @@ from dataclasses import replace
 from datetime import datetime, time, timedelta
 from itertools import pairwise
 
-from ..memory import Memory
-from ..records import Estimate, Interval
+from ..records import Change, Estimate, Interval
 from .findings import Asked, Finding, evidence_of, unknown
 from .happenings import state_word
 from .moves import GONE, ME, Happened, joined, nearest
@@ -21,6 +20,7 @@ from .queries import Query
 from .world_search import (
     DATED,
     MOST_EVIDENCE,
+    Proof,
     Search,
     World,
     capital,
@@ -44,9 +44,11 @@ EXPLAINED = timedelta(minutes=30)
 LEAST_WATCHED = 0.6
 """To count what happened, so much of the time must have been in view."""
 _EDGE = timedelta(minutes=10)
+_CLOSE = timedelta(minutes=3)
+"""So near to a look, what it showed is taken to hold."""
 
 
-def find_in_world(memory: Memory, world: World, asked: Asked) -> Finding | None:
+def find_in_world(memory: Proof, world: World, asked: Asked) -> Finding | None:
     """What the world model says to a question; None if the question is not about a world, or not about this one."""
     finder = _FINDERS.get(asked.query.kind)
     return finder(Search(memory, world, asked)) if finder is not None else None
@@ -85,6 +87,9 @@ def _place(search: Search, name: str, when: Interval | None) -> Finding:
     told = _told_place(search, name, at, estimate)
     if told is not None:
         return told
+    moving = _on_its_way(search, name, at) if at is not None else None
+    if moving is not None:
+        return unknown(f"it was moved {search.span(Interval(moving.earliest, moving.latest))}, when nobody looked")
     if estimate.value is None:
         return unknown(estimate.reason, evidence_of(search.memory, estimate.evidence[:MOST_EVIDENCE], "near it"))
     if estimate.confidence < least:
@@ -92,6 +97,15 @@ def _place(search: Search, name: str, when: Interval | None) -> Finding:
     place = str(estimate.value)
     said = f"{capital(the(search, name))} {'was' if at else 'is'} {_at_place(search, place)}; {estimate.reason}."
     return search.say(place, said, place, estimate.evidence, estimate.confidence, estimate.reason)
+
+
+def _on_its_way(search: Search, name: str, at: datetime) -> Change | None:
+    """A change of place of which nobody can say whether it was before or after a moment."""
+    kind = "entered" if search.world.role_of(name.partition("#")[0]) == "person" else "moved"
+    for change in search.world.changes(Interval(at, at + timedelta(minutes=1)), thing=name, kind=kind):
+        if change.new is not None and change.earliest + _CLOSE < at < change.latest - _CLOSE:
+            return change
+    return None
 
 
 def _told_place(search: Search, name: str, at: datetime | None, seen: Estimate) -> Finding | None:
@@ -122,7 +136,8 @@ def _where_then(search: Search, name: str) -> Finding | None:
     if found is None:
         return unknown("I did not see that happen")
     if event.kind == "moved" and event.thing is not None and same_thing(event.thing, name):
-        side = found.change.old if query.relation == "before" else found.change.new
+        origin = query.relation == "before" or query.side == "origin"
+        side = found.change.old if origin else found.change.new
         if side is None or search.person(side):
             return unknown(f"where {name} was {query.relation} that is not known")
         said = f"{capital(the(search, name))} was {_at_place(search, side)}; moved {search.span(found.moment)}."

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from ..memory import Memory
 from ..perception.words import PLACE_PREPOSITIONS
 from ..records import Change, Estimate, Interval
 from .findings import Asked, Finding, describe_time, evidence_of, unknown
@@ -21,6 +20,14 @@ from .queries import Happening, Query
 DATED = timedelta(minutes=40)
 """A change whose looks are further apart has no time worth saying."""
 MOST_EVIDENCE = 5
+
+
+class Proof(Protocol):
+    """What is asked of a memory: records by number, and told facts; `perdure.memory.Memory` is one."""
+
+    @property
+    def journal(self) -> Any: ...
+    def facts(self, subject: str | None = None, predicate: str | None = None, **rest: Any) -> Sequence[Any]: ...
 
 
 class World(Protocol):
@@ -46,7 +53,7 @@ class World(Protocol):
 class Search:
     """One question put to one world."""
 
-    memory: Memory
+    memory: Proof
     world: World
     asked: Asked
 
@@ -90,6 +97,8 @@ class Search:
         thing = found.thing
         if found.kind == "left" and thing and self.world.role_of(thing) != "person":  # "the lamp went out"
             return replace(found, kind="state", state="off", place=None)
+        if found.kind == "entered" and thing and self.world.role_of(thing) == "item":  # "the keys went to the sofa"
+            return replace(found, kind="moved")
         if found.kind == "moved" and thing and self.world.role_of(thing) == "fixture" and found.place is None:
             return None
         return found

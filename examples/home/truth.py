@@ -171,6 +171,11 @@ class Truth:
             return self.pose(minute)[:2]
         return self._people[place].at(minute)[1] if place in self._people else cell
 
+    def fixture_cells(self, fixture: str) -> tuple[Cell, ...]:
+        """Cells of a fixture."""
+        cells: tuple[Cell, ...] = self._fixture(fixture).cells
+        return cells
+
     def in_view(self, minute: int, *, obstructed: bool = False) -> frozenset[Cell]:
         """Cells in the camera's view; those partly hidden by an obstruction only if ``obstructed``."""
         x, y, heading = self.pose(minute)

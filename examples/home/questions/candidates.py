@@ -10,6 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from statistics import median
 from typing import Any
 
@@ -24,8 +25,6 @@ NARROW = 12
 """A change is known well enough to be dated if its looks are at most this many minutes apart; answers may be 10 off."""
 WIDE = 100
 """Nobody can date a change whose looks are at least this many minutes apart."""
-ON_SIGHT = 8
-"""A homecoming counts as seen if the person is in view within this many minutes."""
 _STATES_ASKED = ("on", "open", "off", "closed", "wet")
 
 
@@ -125,10 +124,9 @@ class Ground:
     def dated(self, change: Change) -> bool:
         """Whether who saw it all can say when it was."""
         if change.kind == "entered":
-            after = self.seen.first_after(change.thing, change.end)
             away = self.seen.last_before(change.thing, change.end - 1)
-            long_gone = away is None or change.end - away[0] >= 30
-            return after is not None and after[0] <= min(change.end + ON_SIGHT, self.asked) and long_gone
+            long_gone = away is None or change.end - away[0] >= 40
+            return self.seen.came_in(change) and long_gone
         if change.kind == "left":
             return self.seen.witnessed(change)
         bracket = self.seen.bracket(change)
@@ -149,6 +147,10 @@ class Ground:
         return (
             bracket.before is not None and change.end - bracket.before >= 30 and (bracket.after or 0) - change.end >= 30
         )
+
+    def seen_doing(self, change: Change) -> bool:
+        """Whether one could see who opened or switched something: in view, and nobody else beside it."""
+        return self.truth.witnessed(change.events[0], by=True) and self.seen.alone(change)
 
     def proof(self, change: Change) -> tuple[tuple[int, int], ...]:
         """Minutes around a change in which it shows."""
@@ -353,7 +355,7 @@ def who_did(ground: Ground, answerable: bool) -> Candidate | None:
         if len(same) > 1:
             continue
         bracket = ground.seen.bracket(change)
-        if answerable and not (ground.truth.witnessed(change.events[0], by=True) and bracket.width <= 3):
+        if answerable and not (ground.seen_doing(change) and bracket.width <= 3):
             continue
         if not answerable and not (
             _unseen(ground, change) and 40 <= bracket.width < 10**6 and (bracket.after or 0) <= ground.asked
@@ -470,7 +472,7 @@ def order_of(ground: Ground, answerable: bool) -> Candidate | None:
         if len({c.thing for c in chosen}) < number:
             continue
         true = sorted(chosen, key=lambda c: c.end)
-        if answerable and any(b.begin - a.end < 2 * NARROW for a, b in zip(true, true[1:], strict=False)):
+        if answerable and any(b.begin - a.end < 2 * NARROW for a, b in pairwise(true)):
             continue
         if not answerable and not _overlapping(ground, true):
             continue
@@ -565,7 +567,7 @@ def why(ground: Ground, answerable: bool) -> Candidate | None:
             proof = ground.proof(change)
             if (change.cause is not None) != own or bracket.width > 5:
                 continue
-            if change.cause is None and not ground.truth.witnessed(change.events[0], by=True):
+            if change.cause is None and not ground.seen_doing(change):
                 continue
             if change.cause is not None:
                 needs = 2

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
+from itertools import pairwise
 
 from ..catalogue import GONE, ME
 from ..truth import Truth, TruthEvent
@@ -152,7 +153,7 @@ class Observed:
         """The longest stretch in [first, last], in minutes, in which a thing was not in view."""
         minutes = [m for m, _ in self.sightings(thing, first, last)]
         edges = [first - 1, *minutes, last + 1]
-        return max(b - a - 1 for a, b in zip(edges, edges[1:], strict=False))
+        return max(b - a - 1 for a, b in pairwise(edges))
 
     def value_at(self, thing: str, minute: int) -> str:
         """What truly was: the state of a fixture that has one, else the place."""
@@ -187,6 +188,23 @@ class Observed:
         return change.kind == "moved" and any(
             value == change.by for _, value in self.sightings(change.thing, change.begin, change.end)
         )
+
+    def alone(self, change: Change) -> bool:
+        """Whether nobody but its doer stood so near that a watcher could take them for the doer."""
+        event = change.events[0]
+        cells = self.truth.fixture_cells(event.thing)
+        for minute in (event.minute - 1, event.minute):
+            for person in self.truth.people:
+                at = self.truth.cell(person, minute)
+                if person != event.by and at and any(abs(at[0] - x) + abs(at[1] - y) <= 2 for x, y in cells):
+                    return False
+        return True
+
+    def came_in(self, change: Change) -> bool:
+        """Whether a homecoming showed: the person in view at once, and the front door open."""
+        minutes = range(change.end - 1, change.end + 3)
+        opened = any(self.seen_at("front door", m) == "open" for m in minutes)
+        return opened and any(self.seen_at(change.thing, m) is not None for m in minutes)
 
     def witnessed(self, change: Change) -> bool:
         """Whether it was seen as it happened: for a move, that it left or that it came."""
