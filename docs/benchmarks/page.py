@@ -20,8 +20,12 @@ def page() -> str:
         parts.append(
             f"## {path.stem}\n\nMachine `{found['machine']}`, commit `{found['commit']}`: `{found['command']}`\n"
         )
-        titles = "| " + " | ".join(name.replace("_", " ") for name in COLUMNS) + " |\n|" + " --- |" * len(COLUMNS)
-        rows = ["| " + " | ".join(_cell(row[name]) for name in COLUMNS) + " |" for row in found["rows"]]
+        if "torch" in found:
+            parts.append(f"torch {found['torch']}, triton {found['triton']}\n")
+        several = len({row["bench"] for row in found["rows"]}) > 1
+        columns = ("bench", *COLUMNS) if several else COLUMNS
+        titles = "| " + " | ".join(name.replace("_", " ") for name in columns) + " |\n|" + " --- |" * len(columns)
+        rows = ["| " + " | ".join(_cell(row[name]) for name in columns) + " |" for row in found["rows"]]
         parts.append("\n".join([titles, *rows]) + "\n")
     return "\n".join(parts)
 
