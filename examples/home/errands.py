@@ -15,6 +15,8 @@ from .house import House, Utterance
 from .residents import Residents
 from .routines import HIDDEN, Routines, surfaces
 
+PATIENCE = 720
+"""Minutes after which what could not be said is forgotten."""
 STANDING = "Whenever you see the fridge open and nobody in the kitchen, close it."
 
 
@@ -119,6 +121,7 @@ class Errands:
             elif house.minute - minute < 120:
                 self.planned.insert(0, (minute, self._other(family), speaker))
                 break
+        self.waiting = [w for w in self.waiting if house.minute - w[0].minute < PATIENCE]
         residents.reserved = self._reserved(house)
         residents.expecting = {e.goal.target for e in self.open} & set(house.people)
         return said

@@ -82,10 +82,10 @@ FAMILY: tuple[Mechanism, ...] = (
     Mechanism("front door lights the bedroom", (_edge("front door open > bedroom lamp on", 0, 1),)),
     Mechanism("cinema mode", (_edge("television on > living room lamp off", 1, 2),)),
     Mechanism(
-        "fuse",
+        "fuse and emergency light",
         (
-            _edge("washing machine on > radio off", 0, 1, ("kettle", "on")),
-            _edge("kettle on > radio off", 0, 1, ("washing machine", "on")),
+            _edge("coffee machine on > hall lamp on", 0, 1, ("kettle", "on")),
+            _edge("kettle on > hall lamp on", 0, 1, ("coffee machine", "on")),
         ),
     ),
     Mechanism("timer", at=(18 * 60 + 30, "living room lamp", "on")),

@@ -13,7 +13,7 @@ from .catalogue import GONE
 from .house import House, Person
 from .plan import Cell
 
-SPEED = 2
+SPEED = 3
 """Cells a minute."""
 
 
@@ -146,6 +146,8 @@ class Residents:
     """Items, fixtures and places of pending errands: residents leave them alone."""
     expecting: set[str] = field(default_factory=set)
     """Who waits for the robot to bring something: they stay where they are."""
+    seeking: set[str] = field(default_factory=set)
+    """Who has something to tell the robot for some time: they go and look for it when they have nothing to do."""
     maps: dict[tuple[Cell, ...], dict[Cell, int]] = field(default_factory=dict)
 
     def step(self, house: House) -> None:
@@ -196,19 +198,28 @@ class Residents:
         if is_dark(house.minute) and house.state.get(lamp) == "off" and self.rng.random() < 0.5:
             resident.queue = [Visit(lamp, "on")]
             return True
+        if resident.name in self.seeking:
+            room = house.plan.room_at[house.robot.cell]
+            if room != house.room_of_person(resident.name):
+                resident.queue = [Room(room)]
+                return True
         if resident.name in self.expecting:
             return False
-        if house.minute - resident.idle_since > self.rng.randint(12, 60):
+        if house.minute - resident.idle_since > self.rng.randint(20, 90):
             resident.idle_since = house.minute
-            rooms = ["kitchen", "kitchen", "living room", "living room", "study", "bedroom"]
-            resident.queue = [*self._lights_out(house, resident), Room(self.rng.choice(rooms))]
+            resident.queue = [*self._lights_out(house, resident), Room(self._pleasant_room(house.minute))]
             return True
         return False
+
+    def _pleasant_room(self, minute: int) -> str:
+        """Where one likes to be: the kitchen by day, the living room in the evening, somewhere else now and then."""
+        usual = "kitchen" if minute % 1440 < 14 * 60 else "living room"
+        return usual if self.rng.random() < 0.6 else self.rng.choice(["kitchen", "living room", "study", "bedroom"])
 
     def _lights_out(self, house: House, resident: Resident) -> list[Step]:
         room = house.room_of_person(resident.name)
         alone = room != GONE and house.people_in(room) == [resident.name]
-        if alone and house.state.get(f"{room} lamp") == "on" and self.rng.random() < 0.6:
+        if alone and house.state.get(f"{room} lamp") == "on" and self.rng.random() < 0.35:
             return [Visit(f"{room} lamp", "off")]
         return []
 
@@ -241,6 +252,7 @@ class Residents:
                 return house.set_fixture(fixture, state, by=resident.name)
             case Wait(minutes, until):
                 resident.wait_until = max(house.minute + minutes, until)
+                resident.asleep = until - house.minute > 180
                 return True
             case _:
                 return self._handle(house, resident, person, step)

@@ -111,6 +111,9 @@ class Routines:
             self._outing(house, resident, leave, back, work=False)
         self.at_home.setdefault(role.name, []).extend(spans)
         bedside: list[Step] = [Go(house.plan.access["bed"]), Visit("bedroom lamp", "off"), Go(house.plan.access["bed"])]
+        if role.bed == max(r.bed for r in self.roles.values()):
+            rooms = ("kitchen", "living room", "hall")
+            bedside = [*(Visit(f"{room} lamp", "off") for room in rooms), *bedside]
         next_wake = start + 1440 + role.wake - 40
         resident.agenda.append(Activity(bed, [*bedside, Wait(until=next_wake)], must=True))
 
@@ -150,7 +153,7 @@ class Routines:
     def _item_moves(self, house: House, residents: Residents, day: int) -> None:
         for item, places in self.usual.items():
             for part, (start, end) in PARTS.items():
-                if self.rng.random() > 0.55 or house.items[item].place == GONE:
+                if self.rng.random() > 0.65 or house.items[item].place == GONE:
                     continue
                 at = day * 1440 + self.rng.randint(start, end)
                 user = self.user[item]
@@ -160,7 +163,7 @@ class Routines:
                     continue
                 place = places[part]
                 if self.rng.random() > KEEP:
-                    place = self.rng.choice(surfaces(house))
+                    place = _some_surface(house, self.rng)
                 resident.agenda.append(Activity(at, [Fetch(item), Wait(self.rng.randint(0, 3)), Bring(place)]))
         for item in HIDDEN:
             if item in house.items and (day in (1, 3) or self.rng.random() < 0.25):
@@ -183,6 +186,8 @@ class Routines:
                 steps: list[Step] = [Visit(name, active)]
                 if name == "radio" and "coffee machine" in house.plan.fixtures and self.rng.random() < 0.8:
                     steps += [Visit("coffee machine", "on"), Wait(2)]
+                if name == "kettle" and "coffee machine" in house.plan.fixtures and self.rng.random() < 0.45:
+                    steps.append(Visit("coffee machine", "on"))
                 lasts = self.rng.randint(low, high)
                 if lasts <= 8:
                     steps.append(Wait(lasts))
@@ -230,7 +235,7 @@ class Routines:
 APPLIANCE_USES: tuple[tuple[str, float, int, int, float], ...] = (
     ("kettle", 3.5, 3, 6, 0.4),
     ("coffee machine", 1.5, 3, 5, 0.4),
-    ("fridge", 5.5, 1, 2, 0.2),
+    ("fridge", 5.5, 1, 2, 0.3),
     ("kitchen cupboard", 1.5, 1, 2, 0.2),
     ("radio", 2.0, 30, 70, 0.0),
     ("television", 1.8, 40, 90, 0.0),
@@ -249,6 +254,15 @@ def surfaces(house: House) -> list[str]:
     return [f.name for f in house.plan.fixtures.values() if f.kind.holds == "surface"]
 
 
+COMMON = {"kitchen table": 4, "coffee table": 3, "sofa": 3, "hall shelf": 2}
+"""How often a surface is chosen; 1 for all others."""
+
+
+def _some_surface(house: House, rng: random.Random) -> str:
+    names = surfaces(house)
+    return rng.choices(names, [COMMON.get(n, 1) for n in names])[0]
+
+
 def draw_routines(house: House, names: list[str], rng: random.Random) -> Routines:
     """Roles for the owner (first), a partner and a third, and usual places for all items."""
     office = {d: Absence(8 * 60 + 50, 17 * 60 + rng.randint(0, 40)) for d in range(5) if d != rng.randrange(5)}
@@ -258,11 +272,12 @@ def draw_routines(house: House, names: list[str], rng: random.Random) -> Routine
     roles = {n: Role(n, wake, bed, work) for n, (wake, bed, work) in zip(names, frames, strict=True)}
     usual: dict[str, dict[str, str]] = {}
     user: dict[str, str] = {}
-    places = surfaces(house)
     for item in house.items.values():
         if item.name in HIDDEN or item.name in ("letter", "apple"):
             continue
-        home, second = rng.sample([*places, "kitchen cupboard", "wardrobe"], 2)
+        home, second = _some_surface(house, rng), rng.choice(["kitchen cupboard", "wardrobe", "desk", "bathroom shelf"])
+        if rng.random() < 0.5:
+            second = _some_surface(house, rng)
         if item.id == "keys":
             home = "hall shelf"
         usual[item.id] = {"morning": home, "afternoon": rng.choice([home, second]), "evening": second}

@@ -9,12 +9,14 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
+from .errands import PATIENCE
 from .house import House, Utterance
 from .residents import Residents
 from .routines import HIDDEN
 
 NEAR = 5
-PATIENCE = 720
+SEEK = 20
+"""Minutes after which one goes and looks for the robot."""
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 HOURS = ("eight", "nine", "ten", "eleven", "two", "three", "four", "five")
 MATTERS = ("dentist", "piano lesson", "haircut", "book club", "swimming", "doctor")
@@ -54,6 +56,7 @@ class Speech:
             if utterance:
                 self.add(house, utterance)
         self.waiting = [w for w in self.waiting if house.minute - w[0] < PATIENCE]
+        residents.seeking = {u.speaker for since, u in self.waiting if house.minute - since > SEEK}
         for entry in self.waiting:
             utterance = entry[1]
             if utterance.channel == "app" or self._near(house, residents, utterance.speaker):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pickle
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gymnasium
@@ -265,6 +265,8 @@ def draw_life(seed: int) -> Life:
     house.toggled.clear()
     residents = Residents({n: Resident(n) for n in names}, random.Random(rng.random()))
     routines = draw_routines(house, names, random.Random(rng.random()))
+    back = round(sum(a.back for a in routines.roles[owner].work.values()) / len(routines.roles[owner].work))
+    mechanisms = tuple(m if m.at is None else replace(m, at=(back + 3, *m.at[1:])) for m in mechanisms)
     errands = Errands(owner, random.Random(rng.random()))
     speech = Speech(owner, random.Random(rng.random()))
     causes = Causes(mechanisms, random.Random(rng.random()))
@@ -292,5 +294,6 @@ def _put_people(house: House, names: list[str], rng: random.Random) -> None:
     rooms = ["hall", "bedroom", "living room"]
     for name, room in zip(names, rooms, strict=True):
         cells = [c for c in house.plan.room_cells(room) if not house.occupied(c)]
-        clear: list[Cell] = [c for c in cells if sum(n in cells for n in house.plan.neighbours(c)) >= 3]
+        needed = {c for access in house.plan.access.values() for c in access}  # to be shown things from
+        clear: list[Cell] = [c for c in cells if c not in needed and len(house.plan.neighbours(c)) >= 3]
         house.move_person(name, rng.choice(clear or cells))
