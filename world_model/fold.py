@@ -214,6 +214,7 @@ class Fold:
             entry.get("certainty", 1.0),
             self.step_s,
             clear,
+            tuple(_cells(entry.get("missing"))),
         )
         self.roles.setdefault(entry["name"], ITEM)
         self.objects.see(seen, _cells(entry.get("others")), several=entry["name"] in self.several)
@@ -234,8 +235,13 @@ class Fold:
                     life.stays.append(Stay(entry["to"], first, first, None, "", [seq], name, now.last, seen))
             return
         cell = _cell(entry.get("cell"))
-        if now is None and entry.get("from") == GONE:
-            life.stays.append(Stay(GONE, first, first, None, "", [seq]))
+        if entry.get("from") == GONE and (now is None or now.value != GONE):
+            if now is not None and now.gone is None:
+                now.gone = first
+            outside = entry.get("since") or first
+            outside = outside if now is None else max(now.last, outside)
+            life.stays.append(Stay(GONE, outside, outside, None, "", [seq]))
+            now = life.now
         if now is not None and now.gone is None and now.value == room and first - now.last <= SAME_VISIT_S:
             now.see(last, seq, since=max(first, now.first))
             now.cell = cell or now.cell

@@ -12,6 +12,7 @@ from ..records import Cell, Scene, Sighting
 from .fold import FIXTURE, ITEM, PERSON, Fold, seconds
 from .geography import ME, WALL, ahead
 
+CLOSED = "closed"
 UNKNOWN = "something"
 """Name of what perception did not know."""
 
@@ -62,6 +63,13 @@ class View:
         """What a sighting's name stands for: as taught, else by how it looks."""
         known = self.fold.roles.get(sighting.name)
         return known or (PERSON if sighting.name[:1].isupper() else FIXTURE)
+
+    def is_clear(self, cell: Cell) -> bool:
+        """Whether an item on a cell would be seen: it is read, nobody stands on it, and it is no closed container."""
+        if cell not in self.scene.seen or cell in self.scene.unreadable or cell in self.covered:
+            return False
+        base = self.bases.get(cell)
+        return base is None or not (base.state == CLOSED or base.name == UNKNOWN or self.role(base) == PERSON)
 
     def carrier(self, sighting: Sighting) -> str:
         """The person who carries an item, ``me`` for the body itself; empty if nobody does."""

@@ -46,6 +46,8 @@ class Seen:
     step_s: int = 60
     clear: int | None = None
     """When the cell was last seen without it."""
+    missing: tuple[Cell, ...] = ()
+    """Cells on which one of its name was believed to be, and was not, at the same time."""
 
 
 class Objects:
@@ -154,6 +156,8 @@ class Objects:
         """The agent itself put an item somewhere: into its own gripper (``me``), away (``gone``), to a person."""
         now = item.now
         if now is not None and now.gone is None:
+            if now.carrier == ME:
+                now.see(at, seq)
             now.gone, now.taken_by = max(at, now.last), by
         carrier = ME if place == ME else carrier
         item.stays.append(Stay(place, at, at, cell, carrier, [seq], by, at, True))
@@ -217,7 +221,9 @@ class Objects:
             if now.gone is None and (now.cell in others or now.last >= seen.first):
                 continue
             carried = bool(seen.by) and (now.value == seen.by or now.taken_by == seen.by)
-            free.append(((not carried, now.gone is None, now.last if now.gone is None else -now.last, order), item))
+            shifted = now.value == seen.place and not now.carrier
+            rank = (not carried, now.cell not in seen.missing, not shifted, now.gone is None)
+            free.append(((*rank, now.last if now.gone is None else -now.last, order), item))
         return min(free, key=lambda pair: pair[0])[1] if free else None
 
     def _is_another(self, only: Life, seen: Seen) -> bool:

@@ -248,7 +248,7 @@ class Queries:
         if stay.gone is not None and t >= stay.gone and stay.value != GONE:
             who = f" by {stay.taken_by}" if stay.taken_by else ""
             return Estimate(None, f"no longer {stay.value} since {_clock(stay.gone)}{who}, not seen again", evidence)
-        if stay.value in (GONE, ME):
+        if stay.value in (GONE, ME) and stay.by == ME:
             return Estimate(stay.value, f"so since {_clock(stay.first)}, by {stay.by}", evidence, SEEN)
         age = t - stay.last
         sure = SEEN * math.exp(-self._rate(life) * max(0, age - WITNESS_STEPS * self.fold.step_s))

@@ -10,7 +10,8 @@ than the sightings of the last half hour.
     t, step    time of the scene, seconds between scenes
     pose, room ``[x, y, heading]``; room in which the agent stands, or null
     act        what the agent did just before: ``{"act", "cell", "thing", "place"}``, or null
-    things     items that appeared or moved: ``name, cell, place, carrier, first, last, certainty, near, clear, others``
+    things     items that appeared or moved: ``name, cell, place, carrier, first, last, certainty, near, clear, others,
+               missing``
     gone       items no longer where they were: ``name, cell, place, last, since, near``
     fixtures   new or changed ones: ``name, cell, state, was, first, last, near, by``
     people     ``name, kind`` (``entered`` or ``left``), ``room, cell, first, last, since``
@@ -28,9 +29,11 @@ from typing import Any, Protocol
 
 from ..records import Cell, Event, Image, KeyFrame, Scene, Sighting, Trust
 from .doubt import Caution, Doubt, Doubts
-from .fold import FIXTURE, ITEM, PERSON, SAME_VISIT_S, Fold, seconds
-from .geography import FREE, GONE, ME, WALL, near
+from .fold import FIXTURE, ITEM, PERSON, Fold, seconds
+from .geography import FREE, ME, WALL, near
 from .glance import UNKNOWN, Found, View, is_item, sentences
+from .people import PeopleWatch
+from .spans import Spans
 from .stays import Life, Stay
 
 LOOK_EVERY_S = 30 * 60
@@ -38,19 +41,13 @@ LOOK_AT_LEAST_S = 8 * 60
 """Leaving a room is no reason for another look event within this time."""
 IN_VIEW = 0.5
 """Share of a room's cells that must be readable for the room to count as watched."""
-WHOLE = 0.9
-"""Share from which nobody in the room could be missed."""
 _EMPTY_CERTAINTY = 0.8
 """Of one look that shows no item: 1 in 60 misses one that is there."""
 _LOOKS_AT_NEW = 3
 """Looks at a fixture that was not shown in a lesson, or one more of a kind of item than there were."""
-_PERSON_CERTAINTY = 0.5
 _CELLS_AT_ONCE = 12
 _CELLS_WAIT_S = 5 * 60
 _ACTS = {"pick": "pick_up", "put": "put_down", "use": "use", "give": "give", "discard": "discard"}
-_NEAR_EXIT = 3
-"""Cells a person may be away from the way out when last seen, to be taken to have gone."""
-_CLOSED = "closed"
 
 
 class Believer(Protocol):
@@ -74,15 +71,13 @@ class SceneWatcher:
         self._model = model
         self._step_s = step_s
         self._doubts = Doubts(caution or Caution())
-        self._spans: dict[tuple[str, str, Hashable], list[Any]] = {}
+        self._spans = Spans()
         self._views: dict[str, list[list[int]]] = {}
         self._cells: dict[Cell, str] = {}
         self._odd_cells: dict[Cell, int] = {}
         self._cells_since: int | None = None
         self._clear: dict[Hashable, int] = {}
-        self._people: dict[str, tuple[Cell, int]] = {}
-        self._before: dict[str, tuple[Cell, int]] = {}
-        self._without: dict[tuple[str, str], int] = {}
+        self._people = PeopleWatch(self._doubts, self._spans, step_s)
         self._empty = 0
         self._looked: int | None = None
         self._room: str | None = None
@@ -115,14 +110,13 @@ class SceneWatcher:
         view = View(scene, self._model.fold)
         found = Found()
         acted = _ACTS.get(re.split(r"[ _]", acted or "")[0].lower())
-        self._before = dict(self._people)
-        self._people |= {n: (s.cell, view.t) for n, s in view.people.items() if s.certainty >= _PERSON_CERTAINTY}
+        self._people.see(view)
         self._map(view, found)
         self._fixtures(view, found, acted, lesson)
         if not lesson:
             self._own_act(view, found, acted, holding)
             self._items(view, found)
-            self._persons(view, found)
+            self._people.compare(view, found)
             self._parting(view, found)
         found.things.sort(key=lambda entry: entry["first"])
         self._watch_rooms(view)
@@ -137,7 +131,7 @@ class SceneWatcher:
         self._looked = since if self._looked is None else self._looked
         self._room, self._last = room, scene
         for cell in scene.seen:
-            if cell not in view.items:
+            if view.is_clear(cell) and cell not in view.items:
                 self._clear[cell] = view.t
         for name, sighting in view.people.items():
             if sighting.cell not in view.items:
@@ -150,13 +144,10 @@ class SceneWatcher:
         if scene is None or not (self._spans or self._views or self._cells):
             return []
         t = seconds(scene.time)
-        spans = [
-            [what, name, list(span[0]), span[1], span[2], span[3], span[4]]
-            for (what, name, _), span in sorted(self._spans.items(), key=lambda pair: _order(pair[0]))
-        ]
+        spans = self._spans.take()
         rooms: list[list[Any]] = [[room, *run] for room, runs in sorted(self._views.items()) for run in runs]
         media = self._media("look", t, scene, spans=spans, rooms=rooms, cells=self._take_cells())
-        self._spans, self._views, self._looked = {}, {}, t
+        self._views, self._looked = {}, t
         names = sorted({str(room) for room, _, _ in rooms})
         text = f"looked at {', '.join(names)}: as before" if names else "looked around: as before"
         return [Event(scene.time, scene.time, "eyes", Trust.SEEN, text, media={"scene": media})]
@@ -201,7 +192,7 @@ class SceneWatcher:
             if lesson or not state or (now is not None and now.value == state):
                 self._doubts.clear(where)
                 if not lesson:
-                    self._span(FIXTURE, name, cell, state, view.t)
+                    self._spans.see(FIXTURE, name, cell, state, view.t)
                 continue
             doubt = self._doubts.look(where, state, view.t, sighting.certainty, sighting=sighting)
             own = acted == "use" and cell == view.ahead
@@ -224,7 +215,7 @@ class SceneWatcher:
             if held is not None or holding is False or (holding is None and seen is not None) or not lying:
                 return
             act["thing"] = lying[0]
-            self._end_span(found, ITEM, lying[0])
+            self._spans.end(found.spans, ITEM, lying[0])
         elif acted == "use":
             base = view.bases.get(cell)
             act["thing"] = fold.map.fixtures.get(cell) or (base.name if base else "")
@@ -232,7 +223,7 @@ class SceneWatcher:
             if held is None or holding is True or (holding is None and acted == "put_down" and seen is None):
                 return
             act["thing"] = held.name
-            person = next((n for n, (c, t) in self._people.items() if c == cell), None)
+            person = self._people.at(cell)
             base = view.bases.get(cell)
             if base is not None and view.role(base) == PERSON:
                 person = base.name
@@ -264,7 +255,7 @@ class SceneWatcher:
                 continue
             if any(item.name == sighting.name for item, _ in here):
                 self._doubts.clear((ITEM, carrier or cell))
-                self._span(ITEM, sighting.name, cell, carrier, t, key=carrier or cell)
+                self._spans.see(ITEM, sighting.name, cell, carrier, t, key=carrier or cell)
             elif cell == own_cell:
                 continue
             else:
@@ -276,11 +267,24 @@ class SceneWatcher:
     def _appeared(self, view: View, found: Found, sighting: Sighting, carrier: str) -> None:
         """An item where none of its name was believed to be."""
         others = [cell for cell, s in view.items.items() if s.name == sighting.name and cell != sighting.cell]
+        missing = [
+            item.now.cell
+            for item in view.fold.objects.named(sighting.name)
+            if item.now and item.now.cell and not item.now.carrier and item.now.gone is None
+            if view.is_clear(item.now.cell) and item.now.cell not in view.items
+        ]
         where = (ITEM, carrier or sighting.cell)
         same = view.fold.objects.named(sighting.name)
         seen_now = [i for i in same if i.now is not None and i.now.gone is None and i.now.cell in others]
         doubt = self._doubts.look(
-            where, sighting.name, view.t, sighting.certainty, sighting=sighting, others=others, carrier=carrier
+            where,
+            sighting.name,
+            view.t,
+            sighting.certainty,
+            sighting=sighting,
+            others=others,
+            missing=missing,
+            carrier=carrier,
         )
         extra = bool(same) and len(seen_now) == len(same)  # one more than there are: a twin, or a misread
         explained = bool(carrier) and not extra
@@ -295,16 +299,14 @@ class SceneWatcher:
         where: tuple[str, Hashable, str] = ("gone", stay.carrier or cell, name)
         if stay.carrier:
             person = view.people.get(stay.carrier)
-            if person is None:
+            if person is None or person.cell in view.scene.unreadable:
                 return
             seen = view.items.get(person.cell)
             certainty = min(person.certainty, _EMPTY_CERTAINTY)
         else:
-            if cell not in view.scene.seen or cell in view.scene.unreadable or cell in view.covered:
+            if not view.is_clear(cell):
                 return
             base = view.bases.get(cell)
-            if base is not None and (base.state == _CLOSED or base.name == UNKNOWN or base.name in view.people):
-                return
             seen = view.items.get(cell)
             certainty = min(base.certainty, _EMPTY_CERTAINTY) if base is not None else _EMPTY_CERTAINTY
         if seen is not None and (seen.name == name or seen.name == UNKNOWN):
@@ -317,50 +319,6 @@ class SceneWatcher:
         if self._doubts.settled(doubt, explained=moved):
             self._doubts.clear(where)
             found.gone.append(self._gone_entry(view, found, name, doubt, stay))
-
-    def _persons(self, view: View, found: Found) -> None:
-        fold, t = view.fold, view.t
-        exits = fold.map.exits
-        for name, sighting in view.people.items():
-            if sighting.certainty < _PERSON_CERTAINTY:
-                continue
-            before = self._before.get(name)
-            life = fold.people.get(name)
-            now = None if life is None else life.now
-            room = fold.map.room_at(sighting.cell) or ""
-            last = self._last_seen(PERSON, name, name, None if now is None else now.last)
-            if now is not None and now.gone is None and now.value == room and t - (last or 0) <= SAME_VISIT_S:
-                self._doubts.clear(("left", name))
-                self._span(PERSON, name, sighting.cell, room, t, key=name)
-                continue
-            doubt = self._doubts.look((PERSON, name), room, t, sighting.certainty)
-            follows = before is not None and t - before[1] <= self._step_s and near(before[0], sighting.cell, 2)
-            if self._doubts.settled(doubt, explained=follows or sighting.certainty >= 0.8):
-                self._doubts.clear((PERSON, name))
-                was = self._end_span(found, PERSON, name)
-                came = now.value if now is not None and (now.gone is None or now.value == GONE) else None
-                if came is None and life is None and any(near(sighting.cell, e, _NEAR_EXIT) for e in exits):
-                    came = GONE
-                since = max([s for s in (was, self._without.get((name, room))) if s is not None], default=None)
-                found.people.append(
-                    {"name": name, "kind": "entered", "room": room, "cell": list(sighting.cell), "first": doubt.first,
-                     "last": t, "since": since, "from": came}
-                )  # fmt: skip
-        for name, life in fold.people.items():
-            now = life.now
-            if now is None or now.gone is not None or name in view.people or now.value in ("", GONE):
-                continue
-            if view.coverage.get(now.value, 0.0) >= WHOLE:
-                doubt = self._doubts.look(("left", name), now.value, t, 0.8)
-                if self._doubts.settled(doubt):
-                    self._doubts.clear(("left", name))
-                    last = self._end_span(found, PERSON, name) or now.last
-                    where = self._people.get(name, (now.cell, 0))[0]
-                    out = where is not None and any(near(where, e, _NEAR_EXIT) for e in fold.map.exits)
-                    found.people.append(
-                        {"name": name, "kind": "left", "room": now.value, "cell": None, "first": doubt.first,
-                         "last": last, "since": last, "from": None, "to": GONE if out else None}
-                    )  # fmt: skip
 
     def _parting(self, view: View, found: Found) -> None:
         """Differences that went out of view after one good look."""
@@ -404,21 +362,16 @@ class SceneWatcher:
                     runs[-1][1] = t
                 else:
                     runs.append([t, t])
-            if share >= WHOLE:
-                for name in view.fold.people:
-                    sighting = view.people.get(name)
-                    if sighting is None or view.fold.map.room_at(sighting.cell) != room:
-                        self._without[name, room] = t
 
     # ------------------------------------------------------------------- entries
 
     def _fixture_entry(
         self, view: View, found: Found, sighting: Sighting, doubt: Doubt, was: str | None, *, own: bool = False
     ) -> dict[str, Any]:
-        self._end_span(found, FIXTURE, sighting.name)
+        self._spans.end(found.spans, FIXTURE, sighting.name)
         return {
             "name": sighting.name, "cell": list(sighting.cell), "state": sighting.state, "was": was,
-            "first": doubt.first, "last": doubt.last, "near": self._near(sighting.cell, doubt.first),
+            "first": doubt.first, "last": doubt.last, "near": self._people.near(sighting.cell, doubt.first),
             "by": ME if own else None, "certainty": round(doubt.sure, 3),
         }  # fmt: skip
 
@@ -427,29 +380,24 @@ class SceneWatcher:
         carrier: str = doubt.details["carrier"]
         cell = sighting.cell
         clear = self._clear.get(carrier or cell)
-        self._end_span(found, ITEM, sighting.name)
+        self._spans.end(found.spans, ITEM, sighting.name)
         return {
             "name": sighting.name, "cell": list(cell), "on": sighting.on, "carrier": carrier,
             "place": carrier or view.fold.map.place_at(cell, sighting.on), "first": doubt.first, "last": doubt.last,
-            "certainty": round(doubt.sure, 3), "near": self._near(cell, doubt.first), "clear": clear,
+            "certainty": round(doubt.sure, 3), "near": self._people.near(cell, doubt.first), "clear": clear,
             "others": [list(c) for c in sorted(doubt.details["others"])],
+            "missing": [list(c) for c in sorted(doubt.details["missing"])],
         }  # fmt: skip
 
     def _gone_entry(self, view: View, found: Found, name: str, doubt: Doubt, stay: Stay) -> dict[str, Any]:
         assert stay.cell is not None
-        last = self._end_span(found, ITEM, name, stay.carrier or stay.cell)
+        last = self._spans.end(found.spans, ITEM, name, stay.carrier or stay.cell)
         last = stay.last if last is None else max(last, stay.last)
         return {
             "name": name, "cell": list(stay.cell), "place": stay.value, "last": last, "since": doubt.first,
             "certainty": round(doubt.sure, 3),
-            "near": self._near(stay.cell, doubt.first) if doubt.first - last <= 2 * self._step_s else [],
+            "near": self._people.near(stay.cell, doubt.first) if doubt.first - last <= 2 * self._step_s else [],
         }  # fmt: skip
-
-    def _near(self, cell: Cell, at: int) -> list[str]:
-        """People seen beside a cell within a step of ``at``."""
-        found = {n for n, (where, t) in self._people.items() if abs(at - t) <= self._step_s and near(where, cell)}
-        found |= {n for n, (where, t) in self._before.items() if abs(at - t) <= self._step_s and near(where, cell)}
-        return sorted(found)
 
     def _change(self, view: View, found: Found, frame: Image | None) -> Event:
         scene = view.scene
@@ -473,31 +421,6 @@ class SceneWatcher:
         }
         return base | {key: value for key, value in parts.items() if value}
 
-    # --------------------------------------------------------------------- spans
-
-    def _span(self, what: str, name: str, cell: Cell, value: str, t: int, key: Hashable = None) -> None:
-        span = self._spans.setdefault((what, name, name if key is None else key), [cell, value, t, t, 0])
-        if span[1] != value:
-            span[:] = [cell, value, t, t, 0]
-        span[0], span[3], span[4] = cell, t, span[4] + 1
-
-    def _end_span(self, found: Found, what: str, name: str, key: Hashable = None) -> int | None:
-        """Tell how long something was seen as before, because it is no longer; of all its spans if no key is given.
-
-        Returns:
-            when it was last seen so, None if that was not since the last look.
-        """
-        ended = [k for k in self._spans if k[:2] == (what, name) and (key is None or k[2] == key)]
-        last = None
-        for one in sorted(ended, key=_order):
-            cell, value, first, last, times = self._spans.pop(one)
-            found.spans.append([what, name, list(cell), value, first, last, times])
-        return last
-
-    def _last_seen(self, what: str, name: str, key: Hashable, otherwise: int | None) -> int | None:
-        span = self._spans.get((what, name, key))
-        return otherwise if span is None else int(span[3])
-
     def _cells_due(self, t: int) -> bool:
         if self._cells_since is None:
             return False
@@ -507,7 +430,3 @@ class SceneWatcher:
         cells = {k: [list(c) for c, kind in sorted(self._cells.items()) if kind == k] for k in (FREE, WALL)}
         self._cells, self._cells_since = {}, None
         return {kind: found for kind, found in cells.items() if found}
-
-
-def _order(key: tuple[str, str, Hashable]) -> tuple[str, str, str]:
-    return key[0], key[1], str(key[2])
