@@ -311,11 +311,12 @@ def _changes_of(life: Life, kind: str) -> Iterator[Change]:
         again = old is not None and old.value == stay.value
         if old is not None and not (again and (old.gone is None or (kind == "entered" and not stay.witnessed))):
             since = max(old.last, stay.since or 0)
-            yield Change(
-                kind, name, old.value, stay.value, moment(min(since, stay.first)), moment(stay.first), stay.by,
-                stay.witnessed, (*old.seqs[-1:], *stay.seqs[:1]),
-            )  # fmt: skip
-            if kind == "entered":
+            if kind != "entered" or stay.value != GONE:
+                yield Change(
+                    kind, name, old.value, stay.value, moment(min(since, stay.first)), moment(stay.first), stay.by,
+                    stay.witnessed, (*old.seqs[-1:], *stay.seqs[:1]),
+                )  # fmt: skip
+            if kind == "entered" and old.value != GONE:
                 yield _left(life, old, stay)
         old = stay
     if old is not None and old.gone is not None and old.value != GONE:
