@@ -21,7 +21,7 @@ import torch
 log = logging.getLogger("perdure")
 
 _HERE = Path(__file__).parent
-_SOURCES = ("quantized_matmul/native.cpp", "decoder_layers/native.cpp")
+_SOURCES = ("quantized_matmul/native.cpp", "decoder_layers/native.cpp", "ternary_matmul/native.cpp")
 _HEADERS = ("quantized_matmul/native.h", "attention/native.h")
 _FLAGS = ("-O3", "-std=c++20", "-shared", "-fPIC", "-fopenmp", "-fno-math-errno", "-ffp-contract=fast")
 _CPU = ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni", "-mfma", "-mf16c")
