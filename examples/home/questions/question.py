@@ -63,7 +63,7 @@ class Grade:
     verdict: Literal["right", "wrong", "abstained"]
     """``right`` also for abstaining where nobody could know."""
     evidence_hit: bool | None = None
-    """For right answers: whether a record given as evidence is of the time that proves it; None if that is not asked."""
+    """For right answers: whether a record given as evidence is of the time that proves it; None if not asked."""
 
 
 @runtime_checkable
@@ -119,7 +119,7 @@ class ValueScorer:
                 away = min(away % _DAY, _DAY - away % _DAY)
             return away <= question.tolerance
         if kind == "how_often":
-            return isinstance(value, int) and not isinstance(value, bool) and abs(value - want) <= question.tolerance
+            return type(value) is int and bool(abs(value - want) <= question.tolerance)
         if kind in ("order", "changed"):
             if isinstance(value, str) or not isinstance(value, Sequence | frozenset | set | tuple):
                 return False

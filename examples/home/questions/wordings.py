@@ -123,9 +123,14 @@ WORDINGS: dict[str, tuple[str, ...]] = {
 
 _PASSIVE = {"on": "switched on", "off": "switched off", "open": "opened", "closed": "closed"}
 _PAST = _PASSIVE
-_PHASE = {"on": ("go on", "went on", "going on"), "off": ("go off", "went off", "going off"),
-          "open": ("open", "opened", "opening"), "closed": ("close", "closed", "closing"),
-          "wet": ("get wet", "got wet", "getting wet"), "dry": ("dry", "dried", "drying")}  # fmt: skip
+_PHASE = {
+    "on": ("go on", "went on", "going on"),
+    "off": ("go off", "went off", "going off"),
+    "open": ("open", "opened", "opening"),
+    "closed": ("close", "closed", "closing"),
+    "wet": ("get wet", "got wet", "getting wet"),
+    "dry": ("dry", "dried", "drying"),
+}
 
 
 class Times:
