@@ -55,6 +55,14 @@ class Fetch:
 
 
 @dataclass(frozen=True, slots=True)
+class Tidy:
+    """Bring an item to a place, if it is not there."""
+
+    item: str
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
 class Take:
     """Take an item that is within reach."""
 
@@ -109,7 +117,7 @@ class Receive:
     name: str
 
 
-Step = Go | Room | Use | Visit | Fetch | Take | Bring | Put | Wait | Leave | Return | Consume | Receive
+Step = Go | Room | Use | Visit | Fetch | Tidy | Take | Bring | Put | Wait | Leave | Return | Consume | Receive
 
 
 @dataclass
@@ -263,6 +271,10 @@ class Residents:
             case Fetch(item):
                 self._fetch(house, resident, person, item)
                 return False
+            case Tidy(item, place):
+                if house.items[item].place != place:
+                    resident.queue[:0] = [Fetch(item), Wait(1), Bring(place)]
+                return False
             case Take(item):
                 thing = house.items[item]
                 fixture = house.plan.fixture_at.get(thing.cell) if thing.cell else None
@@ -296,10 +308,12 @@ class Residents:
             house.move_person(resident.name, None)
             resident.queue.insert(0, Use("front door", "closed"))
             return True
-        if house.set_fixture("front door", "open", by=resident.name) or house.occupied(inside):
+        near = [inside, *(c for n in house.plan.neighbours(inside) for c in (n, *house.plan.neighbours(n)))]
+        free = [c for c in near if c in house.plan.floor and not house.occupied(c)]
+        if house.set_fixture("front door", "open", by=resident.name) or not free:
             resident.queue.insert(0, step)
             return True
-        house.move_person(resident.name, inside)
+        house.move_person(resident.name, free[0])
         if isinstance(step, Return) and step.item and not person.carried:
             house.add_item(step.item, step.name, resident.name, None, resident.name)
         resident.queue.insert(0, Use("front door", "closed"))

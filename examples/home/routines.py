@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
-from .catalogue import GONE
+from .catalogue import COMING, GONE
 from .house import House
 from .residents import (
     Activity,
@@ -24,13 +24,14 @@ from .residents import (
     Return,
     Room,
     Step,
+    Tidy,
     Use,
     Visit,
     Wait,
 )
 
 PARTS = {"morning": (8 * 60, 11 * 60), "afternoon": (12 * 60, 17 * 60), "evening": (17 * 60 + 30, 21 * 60 + 30)}
-KEEP = 0.8
+KEEP = 0.85
 """How often a habit is kept."""
 HIDDEN = ("spare key",)
 HIDING_PLACES = ("desk drawer", "kitchen cupboard", "wardrobe")
@@ -153,24 +154,24 @@ class Routines:
     def _item_moves(self, house: House, residents: Residents, day: int) -> None:
         for item, places in self.usual.items():
             for part, (start, end) in PARTS.items():
-                if self.rng.random() > 0.65 or house.items[item].place == GONE:
+                if house.items[item].place == GONE or self.rng.random() < 0.1:
                     continue
-                at = day * 1440 + self.rng.randint(start, end)
-                user = self.user[item]
-                resident = residents.people[user] if self.is_home(user, at, at + 10) else None
-                resident = resident or self._somebody(residents, at)
-                if resident is None:
-                    continue
-                place = places[part]
-                if self.rng.random() > KEEP:
-                    place = _some_surface(house, self.rng)
-                resident.agenda.append(Activity(at, [Fetch(item), Wait(self.rng.randint(0, 3)), Bring(place)]))
+                for _ in range(4):
+                    at = day * 1440 + self.rng.randint(start, end)
+                    user = self.user[item]
+                    at_home = self.is_home(user, at, at + 10) and self.rng.random() < 0.9
+                    resident = residents.people[user] if at_home else self._somebody(residents, at)
+                    if resident is not None:
+                        place = places[part] if self.rng.random() < KEEP else _some_surface(house, self.rng)
+                        resident.agenda.append(Activity(at, [Tidy(item, place)]))
+                        break
         for item in HIDDEN:
             if item in house.items and (day in (1, 3) or self.rng.random() < 0.25):
                 at = day * 1440 + self.rng.randint(9 * 60, 20 * 60)
                 resident = self._somebody(residents, at)
                 if resident:
-                    place = self.rng.choice([p for p in HIDING_PLACES if p != house.items[item].place])
+                    others = [p for p in HIDING_PLACES if p != house.items[item].place and house.free_cell(p)]
+                    place = self.rng.choice(others or [house.items[item].place])
                     resident.agenda.append(Activity(at, [Fetch(item), Bring(place)]))
 
     def _appliances(self, house: House, residents: Residents, day: int) -> None:
@@ -204,12 +205,13 @@ class Routines:
 
     def _coming_and_going(self, house: House, residents: Residents, day: int) -> None:
         """The post, shopping and eating."""
-        if day % 7 != 6 and self.rng.random() < 0.8:
+        if day % 7 != 6 and self.rng.random() < 0.6:
             at = day * 1440 + self.rng.randint(9 * 60 + 30, 12 * 60)
             resident = self._somebody(residents, at)
             if resident:
-                item = self._new("letter")
-                steps: list[Step] = [Go(house.plan.access["front door"]), Use("front door", "open")]
+                old, item = house.ids_of("letter"), self._new("letter")
+                steps: list[Step] = [step for i in old for step in (Fetch(i), Wait(2), Consume())]
+                steps += [Go(house.plan.access["front door"]), Use("front door", "open")]
                 steps += [Receive(item, "letter"), Use("front door", "closed"), Bring("hall shelf")]
                 resident.agenda.append(Activity(at, steps))
         apples = house.ids_of("apple")
@@ -217,13 +219,10 @@ class Routines:
         resident = self._somebody(residents, at)
         if resident and apples and self.rng.random() < 0.6:
             resident.agenda.append(Activity(at, [Fetch(apples[0]), Wait(2), Consume()]))
-        letters = house.ids_of("letter")
-        if resident and len(letters) > 1:
-            resident.agenda.append(Activity(at + 20, [Fetch(letters[0]), Wait(1), Consume()]))
         for other in residents.people.values():
             for activity in other.agenda:
                 back = isinstance(activity.steps[0], Return) and activity.minute // 1440 == day
-                if back and len(apples) < 2 and self.rng.random() < 0.4:
+                if back and not apples and self.rng.random() < 0.6:
                     apples = [*apples, self._new("apple")]
                     activity.steps = [Return(), Receive(apples[-1], "apple"), Bring("kitchen table")]
 
@@ -254,6 +253,18 @@ def surfaces(house: House) -> list[str]:
     return [f.name for f in house.plan.fixtures.values() if f.kind.holds == "surface"]
 
 
+SPOTS = {
+    "kitchen table": 2,
+    "coffee table": 1,
+    "sofa": 1,
+    "hall shelf": 1,
+    "desk": 1,
+    "bed": 1,
+    "bathroom shelf": 1,
+    "kitchen cupboard": 1,
+    "wardrobe": 1,
+}
+"""How many items have their usual place here: one cell of each stays free."""
 COMMON = {"kitchen table": 4, "coffee table": 3, "sofa": 3, "hall shelf": 2}
 """How often a surface is chosen; 1 for all others."""
 
@@ -272,14 +283,12 @@ def draw_routines(house: House, names: list[str], rng: random.Random) -> Routine
     roles = {n: Role(n, wake, bed, work) for n, (wake, bed, work) in zip(names, frames, strict=True)}
     usual: dict[str, dict[str, str]] = {}
     user: dict[str, str] = {}
-    for item in house.items.values():
-        if item.name in HIDDEN or item.name in ("letter", "apple"):
-            continue
-        home, second = _some_surface(house, rng), rng.choice(["kitchen cupboard", "wardrobe", "desk", "bathroom shelf"])
-        if rng.random() < 0.5:
-            second = _some_surface(house, rng)
-        if item.id == "keys":
-            home = "hall shelf"
-        usual[item.id] = {"morning": home, "afternoon": rng.choice([home, second]), "evening": second}
-        user[item.id] = names[0] if item.id == "keys" else rng.choice(names)
+    items = sorted(i.id for i in house.items.values() if i.name not in (*HIDDEN, *COMING) and i.id != "keys")
+    spots = [place for place, count in SPOTS.items() for _ in range(count) if place != "hall shelf"]
+    homes, seconds = rng.sample([*spots, "hall shelf"], len(items) + 1), rng.sample(spots, len(spots))
+    if "hall shelf" in homes:
+        homes.remove("hall shelf")
+    for item, home, second in zip(["keys", *items], ["hall shelf", *homes], [*seconds, "sofa"], strict=False):
+        usual[item] = {"morning": home, "afternoon": rng.choice([home, second]), "evening": second}
+        user[item] = names[0] if item == "keys" else rng.choice(names)
     return Routines(roles, usual, user, rng)

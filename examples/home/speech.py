@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from .errands import PATIENCE
 from .house import House, Utterance
 from .residents import Residents
-from .routines import HIDDEN
+from .routines import HIDDEN, HIDING_PLACES
 
 NEAR = 5
 SEEK = 20
@@ -80,7 +80,7 @@ class Speech:
 
     def _hidden(self, house: House) -> Utterance | None:
         """Where a hidden thing is: told once, and corrected when it is somewhere else by now."""
-        items = [i for i in house.items.values() if i.id in HIDDEN and i.cell is not None]
+        items = [i for i in house.items.values() if i.id in HIDDEN and i.place in HIDING_PLACES]
         if not items:
             return None
         item = self.rng.choice(items)
@@ -89,9 +89,8 @@ class Speech:
             return None
         self.told[item.id] = item.place
         name, channel = self._speaker(house)
-        article = "on" if house.plan.fixtures[item.place].kind.holds == "surface" else "in"
         start = "The" if last is None else "No, the"
-        text = f"{start} {item.name} is {article} the {item.place}."
+        text = f"{start} {item.name} is in the {item.place}."
         return Utterance(-1, name, channel, text, "fact" if last is None else "correction", (item.id, item.place))
 
     def _matter(self, house: House, changed: bool) -> Utterance | None:

@@ -278,13 +278,15 @@ def _put_items(house: House, rng: random.Random) -> None:
     extra = rng.sample([n for n in ITEM_NAMES if n not in ALWAYS], EXTRA)
     ids = [(f"{n}#{k}", n) for n in twins for k in (1, 2)]
     ids += [(n, n) for n in (*ALWAYS, *extra)] + [(f"{n}#1", n) for n in COMING]
-    ids.sort(key=lambda pair: pair[1] not in ("keys", "letter"))
+    ids.sort(key=lambda pair: pair[1] not in ("keys", "letter", "apple"))
     for item, name in ids:
         places = [*surfaces(house), "kitchen cupboard", "wardrobe"]
         if name == "spare key":
             places = list(HIDING_PLACES)
         elif name in ("keys", "letter"):
             places = ["hall shelf"]
+        elif name == "apple":
+            places = ["kitchen table"]
         cells = [(p, c) for p in places for c in house.plan.fixtures[p].cells if c not in house.item_at]
         place, cell = rng.choice(cells)
         house.add_item(item, name, place, cell)
