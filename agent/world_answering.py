@@ -44,6 +44,8 @@ EXPLAINED = timedelta(minutes=30)
 LEAST_WATCHED = 0.6
 """To count what happened, so much of the time must have been in view."""
 _EDGE = timedelta(minutes=10)
+_SHORTLY = timedelta(minutes=32)
+"""A move whose looks lie so little outside a span is counted to it."""
 _CLOSE = timedelta(minutes=3)
 """So near to a look, what it showed is taken to hold."""
 
@@ -390,28 +392,18 @@ def _changed(search: Search) -> Finding | None:
 
 
 def _within_looks(search: Search, happened: Happened, within: Interval, place: str | None) -> bool:
-    """Whether a move happened in a span: its looks lie in it, or the place itself was known at both of its ends."""
-    if happened.inside(within):
-        return True
+    """Whether a move happened in a span: its looks lie in it or little outside, or the place was known at both ends."""
     change = happened.change
-    if (
-        within.start is None
-        or within.end is None
-        or not (change.latest >= within.start and change.earliest <= within.end)
-    ):
+    if happened.inside(within, _SHORTLY):
+        return True
+    if within.start is None or within.end is None:
         return False
     before = search.world.place_of(change.thing, within.start)
     after = search.world.place_of(change.thing, within.end)
-    there = [
-        e
-        for e, side in ((before, change.old), (after, change.new))
-        if side and (place is None or search.same(place, side))
-    ]
-    return (
-        bool(there)
-        and all(e.value is not None and e.confidence >= LEAST_SURE for e in there)
-        and before.value != after.value
-    )
+    sides = ((before, change.old), (after, change.new))
+    there = [e for e, side in sides if side and (place is None or search.same(place, side))]
+    known = bool(there) and all(e.value is not None and e.confidence >= LEAST_SURE for e in there)
+    return known and before.value != after.value and None not in (before.value, after.value)
 
 
 def _why(search: Search) -> Finding | None:

@@ -184,6 +184,8 @@ def instant(when: Interval | None) -> datetime | None:
     """The moment that a question about a state is about: the middle of a short span, the end of a long one."""
     if when is None:
         return None
+    if when.start is not None and when.end is not None and when.end - when.start <= timedelta(minutes=2):
+        return when.start
     if when.start is not None and when.end is not None and when.end - when.start <= timedelta(hours=2):
         return when.start + (when.end - when.start) / 2
     if when.end is not None:

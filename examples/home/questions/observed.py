@@ -53,7 +53,7 @@ class Observed:
         self.changes: list[Change] = []
         self._minutes: dict[str, list[int]] = {}
         self._values: dict[str, list[str]] = {}
-        self._next = truth.first_minute
+        self._next = truth.lesson_end
         self._events = 0
         self._carried: dict[str, TruthEvent] = {}
 

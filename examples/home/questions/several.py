@@ -189,27 +189,13 @@ def changed(ground: Ground, answerable: bool) -> Candidate | None:
         last = first + ground.rng.choice((30, 45, 60, 90, 120, 180, 240))
         if last > ground.asked - 5 or last // DAY != first // DAY:
             continue
-        names, sure = [], True
-        for item in ground.truth.items:
-            places = [ground.truth.position(item, m) for m in (first, last)]
-            rooms_then = [ground.plan.room_of(p) for p in places]
-            moves = [
-                c
-                for c in ground.seen.changes
-                if c.thing == item and c.kind == "moved" and c.end >= first and c.begin <= last
-            ]
-            touched = room in rooms_then or any(
-                room in (ground.plan.room_of(c.old), ground.plan.room_of(c.new)) for c in moves
-            )
-            if not touched or (places[0] == places[1] and not moves):
-                continue
-            names.append(ground.name(item))
-            whole = all(first <= c.begin and c.end <= last for c in moves) and GONE not in places
-            told = all(
-                ground.known(item, m) is not None for m, r in zip((first, last), rooms_then, strict=True) if r == room
-            )
-            sure = sure and whole and places[0] != places[1] and room in rooms_then and (told or not answerable)
-        if not sure or not 1 <= len(names) <= 4 or len(set(names)) < len(names):
+        moved = _moved_in(ground, room, first, last)
+        if moved is None or not 1 <= len(moved) <= 4:
+            continue
+        names = {ground.name(item) for item in moved}
+        if len(names) < len(moved):
+            continue
+        if answerable and not all(_told(ground, moves, first, last) for moves in moved.values()):
             continue
         if not answerable and not _room_unseen(ground, room, first - 40, last + 40):
             continue
@@ -226,6 +212,32 @@ def changed(ground: Ground, answerable: bool) -> Candidate | None:
             spec={"room": room, "window": (first, last)},
         )
     return None
+
+
+def _moved_in(ground: Ground, room: str, first: int, last: int) -> dict[str, list[Change]] | None:
+    """Items moved within, into or out of a room, with their moves; None if it is open to dispute which these are."""
+    found = {}
+    for item in ground.truth.items:
+        moves = [
+            c
+            for c in ground.seen.changes
+            if c.thing == item and c.kind == "moved" and c.end >= first and c.begin <= last
+        ]
+        places = [ground.truth.position(item, m) for m in (first, last)]
+        ways = {ground.plan.room_of(p) for c in moves for p in (c.old, c.new)}
+        if not moves or room not in ways:
+            continue
+        whole = all(first <= c.begin and c.end <= last for c in moves) and GONE not in places
+        if not whole or places[0] == places[1] or room not in {ground.plan.room_of(p) for p in places}:
+            return None
+        found[item] = moves
+    return found
+
+
+def _told(ground: Ground, moves: list[Change], first: int, last: int) -> bool:
+    """Whether looks shortly before and after a window show that something was moved in it."""
+    before, after = ground.seen.bracket(moves[0]).before, ground.seen.bracket(moves[-1]).after
+    return before is not None and after is not None and first - 30 <= before and after <= min(last + 30, ground.asked)
 
 
 def _room_unseen(ground: Ground, room: str, first: int, last: int) -> bool:
