@@ -1,0 +1,560 @@
+"""Triton kernel: few or many queries over a ragged, biased, quantised cache and a causal tail of new tokens.
+
+One kernel serves `decode_attention` (no tail) and `append_attention`. The work is cut as README.md says: a unit is one
+tile of rows (heads of a group times queries) of one segment; programs take equal shares of all key tiles, and a second
+kernel merges the partial results of a unit. Needs triton; imported when the first call on a GPU comes.
+
+    M rows of a tile, N keys of a tile, D channels; FORMAT 0 plain, 1 fp8, 2 int8, 3 int4
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+__all__ = ["merge_kernel", "ragged_kernel", "unpack_kernel"]
+
+_LOG2E = tl.constexpr(1.4426950408889634)
+_LN2 = tl.constexpr(0.6931471805599453)
+
+# Four int8 codes of one register to bfloat16: 0x4300 + low seven bits is 128 + them; a negative code has 256
+# subtracted instead of 128. 2 instructions a code; the conversion unit would need 8 issue slots (16 a clock and SM).
+_INT8 = tl.constexpr("""{
+.reg .b32 a, b, c, d, one;
+mov.b32 one, 0x3f803f80;
+prmt.b32 a, $2, 0x43434343, 0x4140;
+prmt.b32 b, $2, 0x43434343, 0x4342;
+lop3.b32 c, a, 0xff80ff80, 0x80008000, 0xea;
+lop3.b32 d, b, 0xff80ff80, 0x80008000, 0xea;
+and.b32 a, a, 0xff7fff7f;
+and.b32 b, b, 0xff7fff7f;
+fma.rn.bf16x2 $0, a, one, c;
+fma.rn.bf16x2 $1, b, one, d;
+}""")
+# Eight int4 codes of one register to 128 + code in bfloat16; the 128 is taken out of the sums (README.md).
+_INT4 = tl.constexpr("""{
+.reg .b32 a, b;
+and.b32 a, $4, 0x0f0f0f0f;
+prmt.b32 $0, a, 0x43434343, 0x4140;
+prmt.b32 $1, a, 0x43434343, 0x4342;
+shr.u32 b, $4, 4;
+and.b32 b, b, 0x0f0f0f0f;
+prmt.b32 $2, b, 0x43434343, 0x4140;
+prmt.b32 $3, b, 0x43434343, 0x4342;
+}""")
+
+
+_FP8 = tl.constexpr("""{
+.reg .b16 a, b;
+mov.b32 {a, b}, $2;
+cvt.rn.f16x2.e4m3x2 $0, a;
+cvt.rn.f16x2.e4m3x2 $1, b;
+}""")
+_PRODUCT = tl.constexpr("{ .reg .b32 z; mov.b32 z, 0x80008000; fma.rn.bf16x2 $0, $1, $2, z; }")
+
+
+# Two words (scale, low) of bfloat16 to two scales and two lows.
+_APART = tl.constexpr("{ prmt.b32 $0, $2, $3, 0x5410; prmt.b32 $1, $2, $3, 0x7632; }")
+
+
+@triton.jit
+def _apart(w, ASM: tl.constexpr):
+    """int32 words to (scale, low), in bfloat16."""
+    if ASM:
+        return tl.inline_asm_elementwise(
+            _APART, "=r,=r,r,r", [w], dtype=(tl.bfloat16, tl.bfloat16), is_pure=True, pack=2
+        )
+    else:
+        return _low_half(w), _high_half(w)
+
+
+@triton.jit
+def _low_half(w):
+    return (w << 16).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _high_half(w):
+    return (w & -65536).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _product(a, b, ASM: tl.constexpr):
+    """a * b in bfloat16, two at a time (adding -0 keeps every product)."""
+    if ASM:
+        return tl.inline_asm_elementwise(_PRODUCT, "=r,r,r", [a, b], dtype=tl.bfloat16, is_pure=True, pack=2)
+    else:
+        return a.to(tl.float32) * b.to(tl.float32)
+
+
+@triton.jit
+def _from_fp8(x, ASM: tl.constexpr, PURE: tl.constexpr):
+    if ASM:
+        return tl.inline_asm_elementwise(_FP8, "=r,=r,r", [x], dtype=tl.float16, is_pure=PURE, pack=4)
+    else:
+        return x.to(tl.float8e4nv, bitcast=True).to(tl.float16)
+
+
+@triton.jit
+def _from_int8(x, ASM: tl.constexpr, PURE: tl.constexpr):
+    if ASM:
+        return tl.inline_asm_elementwise(_INT8, "=r,=r,r", [x], dtype=tl.bfloat16, is_pure=PURE, pack=4)
+    else:
+        return x.to(tl.float32)
+
+
+@triton.jit
+def _from_int4(x, ASM: tl.constexpr, PURE: tl.constexpr):
+    """(low nibbles, high nibbles), each plus 128."""
+    if ASM:
+        return tl.inline_asm_elementwise(
+            _INT4, "=r,=r,=r,=r,r", [x], dtype=(tl.bfloat16, tl.bfloat16), is_pure=PURE, pack=4
+        )
+    else:
+        return (x & 15).to(tl.float32) + 128.0, (x >> 4).to(tl.float32) + 128.0
+
+
+@triton.jit
+def _extent(
+    cu_ptr, len_ptr, qpos_ptr, segment, live, queries, kv_heads, window,
+    HAS_LEN: tl.constexpr, POS: tl.constexpr, WINDOW: tl.constexpr, BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    """(packed start, first key, one past the last key) of segments; the first is a multiple of BLOCK_N."""
+    start = tl.load(cu_ptr + segment, mask=live, other=0)
+    if HAS_LEN:
+        high = tl.load(len_ptr + segment, mask=live, other=0)
+    else:
+        high = tl.load(cu_ptr + segment + 1, mask=live, other=0) - start
+    low = high * 0
+    if POS == 1:  # position = index: what no query can see is skipped
+        first = tl.load(qpos_ptr + segment // kv_heads * queries, mask=live, other=0)
+        last = tl.load(qpos_ptr + segment // kv_heads * queries + queries - 1, mask=live, other=-1)
+        high = tl.minimum(high.to(tl.int64), tl.maximum(last + 1, 0)).to(tl.int32)
+        if WINDOW:
+            low = tl.minimum(tl.maximum(first - window + 1, 0), high.to(tl.int64)).to(tl.int32) // BLOCK_N * BLOCK_N
+    return start, low, high
+
+
+@triton.jit
+def _scores(q_MD, k_DN, acc, SWAP: tl.constexpr):
+    """acc (or None) + q k, held as [M, N] or, swapped, as [N, M]."""
+    if SWAP:
+        return tl.dot(tl.trans(k_DN), tl.trans(q_MD), acc)
+    else:
+        return tl.dot(q_MD, k_DN, acc)
+
+
+@triton.jit
+def _add_values(p_MN, v_ND, acc, factor_M, SWAP: tl.constexpr):
+    """acc * factor + p v, held as [M, D] or, swapped, as [D, M]."""
+    if SWAP:
+        return tl.dot(tl.trans(v_ND), tl.trans(p_MN), acc * factor_M[None, :])
+    else:
+        return tl.dot(p_MN, v_ND, acc * factor_M[:, None])
+
+
+@triton.jit
+def _upright(x, SWAP: tl.constexpr):
+    if SWAP:
+        return tl.trans(x)
+    else:
+        return x
+
+
+@triton.jit
+def _update(s_MN, m_M, l_ML, LAZY: tl.constexpr):
+    """One step of the running softmax in base 2: (weights, factor of the old sums, new maximum, new sum)."""
+    new_M = tl.maximum(m_M, tl.max(s_MN, 1))
+    safe_M = tl.where(new_M == float("-inf"), 0.0, new_M)
+    p_MN = tl.exp2(s_MN - safe_M[:, None])
+    factor_M = tl.exp2(m_M - safe_M)
+    # Lazy: sums stay apart by key until the end, without an exchange between warps in the loop.
+    added_ML = p_MN if LAZY else tl.sum(p_MN, 1)[:, None]
+    return p_MN, factor_M, new_M, l_ML * factor_M[:, None] + added_ML
+
+
+# These integers decide nothing in the code: a new length must not compile again.
+_LENGTHS = ["segments", "kv_heads", "queries", "tail", "row_tiles", "programs", "window", "pages"]
+
+
+@triton.jit(do_not_specialize=_LENGTHS)
+def ragged_kernel(
+    q_ptr, k_ptr, v_ptr, kscale_ptr, vscale_ptr, bias_ptr, pos_ptr,
+    cu_ptr, len_ptr, group_ptr, table_ptr, qpos_ptr, tk_ptr, tv_ptr, out_ptr, lse_ptr, part_ptr, stat_ptr,
+    scale, segments, kv_heads, queries, tail, row_tiles, programs, window, pages,
+    q_b, q_h, q_s, tk_b, tk_h, tk_t, tv_b, tv_h, tv_t,
+    HEADS: tl.constexpr, D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, FORMAT: tl.constexpr,
+    GROUP: tl.constexpr, PAGE: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_LEN: tl.constexpr, POS: tl.constexpr,
+    WINDOW: tl.constexpr, TAIL: tl.constexpr, SPLIT: tl.constexpr, SEGMENTS: tl.constexpr, STAGES: tl.constexpr,
+    LAZY: tl.constexpr, ASM: tl.constexpr, PURE_K: tl.constexpr, PURE_V: tl.constexpr, SWAP: tl.constexpr,
+):  # fmt: skip
+    """One program: its share of the key tiles of all units (SPLIT), or one whole unit.
+
+    HEADS query heads per KV head; POS 0 everything is visible, 1 positions are indices, 2 positions in pos_ptr;
+    PAGE 0 packed, else tokens of a page; TAIL whether new tokens follow the cache; SEGMENTS segments rounded up.
+    """
+    program = tl.program_id(0)
+    tail_tiles = tl.cdiv(tail, BLOCK_N)
+    if SPLIT:
+        all_S = tl.arange(0, SEGMENTS)
+        _, low_S, high_S = _extent(
+            cu_ptr, len_ptr, qpos_ptr, all_S, all_S < segments, queries, kv_heads, window, HAS_LEN, POS, WINDOW, BLOCK_N
+        )
+        work_S = (tl.cdiv(high_S - low_S, BLOCK_N) + tail_tiles) * row_tiles
+        work_S = tl.where(all_S < segments, work_S, 0)
+        ends_S = tl.cumsum(work_S, 0)
+        total = tl.sum(work_S, 0)
+        share = tl.cdiv(total, programs)
+        begin = program * share
+        finish = tl.minimum(begin + share, total)
+    else:
+        begin = 0
+        finish = 1
+    while begin < finish:
+        if SPLIT:
+            segment = tl.sum((ends_S <= begin).to(tl.int32), 0)
+            inside = begin - tl.sum(tl.where(all_S < segment, work_S, 0), 0)
+        else:
+            segment = program // row_tiles
+            inside = 0
+        start, low, high = _extent(
+            cu_ptr, len_ptr, qpos_ptr, segment, segment < segments, queries, kv_heads, window,
+            HAS_LEN, POS, WINDOW, BLOCK_N,
+        )  # fmt: skip
+        tiles = tl.cdiv(high - low, BLOCK_N)
+        if SPLIT:
+            row_tile = inside // (tiles + tail_tiles)
+            tile = inside % (tiles + tail_tiles)
+            until = tl.minimum(tiles + tail_tiles, tile + finish - begin)
+        else:
+            row_tile = program % row_tiles
+            tile = 0
+            until = tiles + tail_tiles
+        b = (segment // kv_heads).to(tl.int64)
+        h = (segment % kv_heads).to(tl.int64)
+        row_M = row_tile * BLOCK_M + tl.arange(0, BLOCK_M)
+        used_M = row_M < HEADS * queries
+        query_M = row_M // HEADS
+        head_M = row_M % HEADS
+        q_at_M = b * q_b + (h * HEADS + head_M) * q_h + query_M.to(tl.int64) * q_s
+        if FORMAT == 3:
+            half_D = tl.arange(0, D // 2)
+            q_MD = tl.load(q_ptr + q_at_M[:, None] + half_D[None, :], mask=used_M[:, None], other=0.0)
+            qb_MD = tl.load(q_ptr + q_at_M[:, None] + half_D[None, :] + D // 2, mask=used_M[:, None], other=0.0)
+        else:
+            q_MD = tl.load(q_ptr + q_at_M[:, None] + tl.arange(0, D)[None, :], mask=used_M[:, None], other=0.0)
+            qb_MD = q_MD
+        qpos_M = query_M.to(tl.int64)
+        if POS > 0:
+            qpos_M = tl.load(qpos_ptr + b * queries + query_M, mask=used_M, other=0)
+
+        m_M = tl.full([BLOCK_M], float("-inf"), tl.float32)
+        l_ML = tl.zeros([BLOCK_M, BLOCK_N if LAZY else 1], tl.float32)
+        z_ML = tl.zeros([BLOCK_M, BLOCK_N if LAZY else 1], tl.float32)
+        width: tl.constexpr = D // 2 if FORMAT == 3 else D
+        acc_MD = tl.zeros([width if SWAP else BLOCK_M, BLOCK_M if SWAP else width], tl.float32)
+        accb_MD = tl.zeros([width if SWAP else BLOCK_M, BLOCK_M if SWAP else width], tl.float32)
+
+        m_M, l_ML, z_ML, acc_MD, accb_MD = _prefix(
+            q_MD, qb_MD, qpos_M, m_M, l_ML, z_ML, acc_MD, accb_MD,
+            k_ptr, v_ptr, kscale_ptr, vscale_ptr, bias_ptr, pos_ptr, group_ptr, table_ptr,
+            segment, start, low, high, tile, tl.minimum(until, tiles), scale, window, pages,
+            D, BLOCK_N, FORMAT, GROUP, PAGE, HAS_BIAS, POS, WINDOW, STAGES, LAZY, ASM, PURE_K, PURE_V, SWAP,
+        )  # fmt: skip
+        if TAIL:
+            m_M, l_ML, z_ML, acc_MD, accb_MD = _tail(
+                q_MD, qb_MD, query_M + (tail - queries), m_M, l_ML, z_ML, acc_MD, accb_MD,
+                tk_ptr + b * tk_b + h * tk_h, tv_ptr + b * tv_b + h * tv_h, tk_t, tv_t, tail,
+                tl.maximum(tile - tiles, 0), until - tiles,
+                tl.minimum((row_tile * BLOCK_M + BLOCK_M - 1) // HEADS, queries - 1) + (tail - queries),
+                row_tile * BLOCK_M // HEADS + (tail - queries),
+                scale, window, D, BLOCK_N, FORMAT, WINDOW, STAGES, LAZY, SWAP,
+            )  # fmt: skip
+        l_M = tl.sum(l_ML, 1)
+        acc_MD = _upright(acc_MD, SWAP)
+        accb_MD = _upright(accb_MD, SWAP)
+        if FORMAT == 3:
+            z_M = tl.sum(z_ML, 1)
+            acc_MD += z_M[:, None]
+            accb_MD += z_M[:, None]
+        lane_D = tl.arange(0, width)
+        if SPLIT:
+            slot = (program + segment * row_tiles + row_tile).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
+            to_MD = part_ptr + slot[:, None] * D + lane_D[None, :]
+            tl.store(to_MD, acc_MD, mask=used_M[:, None])
+            if FORMAT == 3:
+                tl.store(to_MD + D // 2, accb_MD, mask=used_M[:, None])
+            tl.store(stat_ptr + slot * 2, m_M, mask=used_M)
+            tl.store(stat_ptr + slot * 2 + 1, l_M, mask=used_M)
+            begin += until - tile
+        else:
+            inverse_M = tl.where(l_M > 0, 1.0 / l_M, 0.0)
+            out_row_M = (segment.to(tl.int64) * HEADS + head_M) * queries + query_M
+            to_MD = out_ptr + out_row_M[:, None] * D + lane_D[None, :]
+            tl.store(to_MD, (acc_MD * inverse_M[:, None]).to(out_ptr.dtype.element_ty), mask=used_M[:, None])
+            if FORMAT == 3:
+                tl.store(
+                    to_MD + D // 2, (accb_MD * inverse_M[:, None]).to(out_ptr.dtype.element_ty), mask=used_M[:, None]
+                )
+            tl.store(lse_ptr + out_row_M, (m_M + tl.log2(l_M)) * _LN2, mask=used_M)
+            begin += 1
+
+
+@triton.jit
+def _prefix(
+    q_MD, qb_MD, qpos_M, m_M, l_ML, z_ML, acc_MD, accb_MD,
+    k_ptr, v_ptr, kscale_ptr, vscale_ptr, bias_ptr, pos_ptr, group_ptr, table_ptr,
+    segment, start, low, high, first, last, scale, window, pages,
+    D: tl.constexpr, BLOCK_N: tl.constexpr, FORMAT: tl.constexpr, GROUP: tl.constexpr, PAGE: tl.constexpr,
+    HAS_BIAS: tl.constexpr, POS: tl.constexpr, WINDOW: tl.constexpr, STAGES: tl.constexpr, LAZY: tl.constexpr,
+    ASM: tl.constexpr, PURE_K: tl.constexpr, PURE_V: tl.constexpr, SWAP: tl.constexpr,
+):  # fmt: skip
+    """The key tiles first .. last of the cache (counted from ``low``)."""
+    width: tl.constexpr = D // 2 if FORMAT == 3 else D
+    lane_D = tl.arange(0, width)
+    scale2 = scale * _LOG2E
+    group0 = 0
+    if FORMAT >= 2 and PAGE == 0:
+        group0 = tl.load(group_ptr + segment)
+    # Quantised keys are multiplied in bfloat16; the interpreter (ASM off) knows neither assembler nor bfloat16.
+    LOW: tl.constexpr = tl.bfloat16 if ASM else tl.float32
+    q16_MD = q_MD.to(LOW)
+    qb16_MD = qb_MD.to(LOW)
+    factor_q_M = tl.full([q_MD.shape[0]], 1.0, tl.float32)
+    if FORMAT == 1:  # the row's greatest magnitude becomes 1, so that float16 holds any query
+        q32_MD = q_MD.to(tl.float32)
+        factor_q_M = tl.max(tl.abs(q32_MD), 1)
+        factor_q_M = tl.where(factor_q_M > 0, factor_q_M, 1.0)
+        qn_MD = (q32_MD / factor_q_M[:, None]).to(tl.float16)
+    for tile in tl.range(first, last, num_stages=STAGES):
+        at = low + tile * BLOCK_N
+        index_N = at + tl.arange(0, BLOCK_N)
+        seen_N = index_N < high
+        group = group0 + at // GROUP
+        # One scalar address for the tile and constant offsets inside of it: 64-bit addresses of their own for every
+        # copy would take half of the registers.
+        if PAGE == 0:
+            row0 = (start + at).to(tl.int64)
+            row_N = tl.arange(0, BLOCK_N)
+        elif PAGE >= BLOCK_N:
+            row0 = tl.load(table_ptr + segment * pages + at // PAGE).to(tl.int64) * PAGE + at % PAGE
+            row_N = tl.arange(0, BLOCK_N)
+            group = (row0 // GROUP).to(tl.int32)
+        else:
+            row0 = tl.zeros([], tl.int64)
+            page_N = tl.load(table_ptr + segment * pages + index_N // PAGE, mask=seen_N, other=0)
+            row_N = page_N.to(tl.int64) * PAGE + index_N % PAGE
+        at_ND = row_N[:, None] * width + lane_D[None, :]
+        k_ND = tl.load(k_ptr + row0 * width + at_ND, mask=seen_N[:, None], other=0)
+        # scores
+        if FORMAT == 0:
+            s_MN = _upright(_scores(q_MD, tl.trans(k_ND), None, SWAP), SWAP) * scale2
+        elif FORMAT == 1:
+            k16_DN = tl.trans(_from_fp8(k_ND, ASM, PURE_K))
+            s_MN = _upright(_scores(qn_MD, k16_DN, None, SWAP), SWAP) * (factor_q_M * scale2)[:, None]
+        elif FORMAT == 2:
+            step_D = tl.load(kscale_ptr + group.to(tl.int64) * D + lane_D).to(LOW)
+            qs_MD = _product(q16_MD, tl.broadcast_to(step_D[None, :], q16_MD.shape), ASM)
+            k16_DN = tl.trans(_from_int8(k_ND, ASM, PURE_K))
+            s_MN = _upright(_scores(qs_MD, k16_DN, None, SWAP), SWAP) * scale2
+        else:
+            word_D = tl.load(kscale_ptr + group.to(tl.int64) * D + lane_D)
+            wordb_D = tl.load(kscale_ptr + group.to(tl.int64) * D + D // 2 + lane_D)
+            step_D, low_D = _apart(word_D, ASM)
+            stepb_D, lowb_D = _apart(wordb_D, ASM)
+            qs_MD = _product(q16_MD, tl.broadcast_to(step_D[None, :], q16_MD.shape), ASM)
+            qsb_MD = _product(qb16_MD, tl.broadcast_to(stepb_D[None, :], q16_MD.shape), ASM)
+            lo_ND, hi_ND = _from_int4(k_ND, ASM, PURE_K)
+            # The group's low is in no code and 128 in every one: two more products with tiles of equal rows, which
+            # cost the matrix unit little, where sums over channels would cost every warp 200 instructions a tile.
+            low_DN = tl.broadcast_to(low_D[:, None], [D // 2, BLOCK_N])
+            lowb_DN = tl.broadcast_to(lowb_D[:, None], [D // 2, BLOCK_N])
+            less_DN = tl.full([D // 2, BLOCK_N], -128.0, LOW)
+            s = _scores(qs_MD, tl.trans(lo_ND), None, SWAP)
+            s = _scores(qsb_MD, tl.trans(hi_ND), s, SWAP)
+            s = _scores(q16_MD, low_DN, s, SWAP)
+            s = _scores(qb16_MD, lowb_DN, s, SWAP)
+            s = _scores(qs_MD, less_DN, s, SWAP)
+            s_MN = _upright(_scores(qsb_MD, less_DN, s, SWAP), SWAP) * scale2
+        if HAS_BIAS:
+            s_MN += (tl.load(bias_ptr + row0 + row_N, mask=seen_N, other=0.0) * _LOG2E)[None, :]
+        keep_MN = seen_N[None, :]
+        if POS > 0:
+            pos_N = index_N.to(tl.int64)
+            if POS == 2:
+                pos_N = tl.load(pos_ptr + row0 + row_N, mask=seen_N, other=0)
+            keep_MN = keep_MN & (pos_N[None, :] <= qpos_M[:, None])
+            if WINDOW:
+                keep_MN = keep_MN & (pos_N[None, :] > qpos_M[:, None] - window)
+        s_MN = tl.where(keep_MN, s_MN, float("-inf"))
+        p_MN, factor_M, m_M, l_ML = _update(s_MN, m_M, l_ML, LAZY)
+        # values
+        v_ND = tl.load(v_ptr + row0 * width + at_ND, mask=seen_N[:, None], other=0)
+        if FORMAT == 0:
+            acc_MD = _add_values(p_MN.to(v_ND.dtype), v_ND, acc_MD, factor_M, SWAP)
+        elif FORMAT == 1:
+            acc_MD = _add_values(p_MN.to(tl.float16), _from_fp8(v_ND, ASM, PURE_V), acc_MD, factor_M, SWAP)
+        else:
+            word_N = tl.load(vscale_ptr + row0 + row_N, mask=seen_N, other=0)
+            step_N = word_N
+            if FORMAT == 3:
+                step_N = _low_half(word_N)
+            ps_MN = (p_MN * step_N[None, :]).to(LOW)
+            if FORMAT == 2:
+                acc_MD = _add_values(ps_MN, _from_int8(v_ND, ASM, PURE_V), acc_MD, factor_M, SWAP)
+            else:
+                out_MN = p_MN * _high_half(word_N)[None, :] - 128.0 * ps_MN.to(tl.float32)
+                if LAZY:
+                    z_ML = z_ML * factor_M[:, None] + out_MN
+                else:
+                    z_ML = z_ML * factor_M[:, None] + tl.sum(out_MN, 1)[:, None]
+                lo_ND, hi_ND = _from_int4(v_ND, ASM, PURE_V)
+                acc_MD = _add_values(ps_MN, lo_ND, acc_MD, factor_M, SWAP)
+                accb_MD = _add_values(ps_MN, hi_ND, accb_MD, factor_M, SWAP)
+    return m_M, l_ML, z_ML, acc_MD, accb_MD
+
+
+@triton.jit
+def _tail(
+    q_MD, qb_MD, stands_M, m_M, l_ML, z_ML, acc_MD, accb_MD,
+    tk_ptr, tv_ptr, tk_t, tv_t, tail, first, last, greatest, least, scale, window,
+    D: tl.constexpr, BLOCK_N: tl.constexpr, FORMAT: tl.constexpr, WINDOW: tl.constexpr, STAGES: tl.constexpr,
+    LAZY: tl.constexpr, SWAP: tl.constexpr,
+):  # fmt: skip
+    """The key tiles first .. last of the new tokens; rows stand at tokens least .. greatest."""
+    width: tl.constexpr = D // 2 if FORMAT == 3 else D
+    lane_D = tl.arange(0, width)
+    scale2 = scale * _LOG2E
+    last = tl.minimum(last, greatest // BLOCK_N + 1)
+    if WINDOW:
+        first = tl.maximum(first, (tl.maximum(least - window + 1, 0) // BLOCK_N).to(tl.int32))
+    for tile in tl.range(first, last, num_stages=STAGES):
+        index_N = tile * BLOCK_N + tl.arange(0, BLOCK_N)
+        seen_N = index_N < tail
+        k_at_ND = tk_ptr + index_N.to(tl.int64)[:, None] * tk_t + lane_D[None, :]
+        v_at_ND = tv_ptr + index_N.to(tl.int64)[:, None] * tv_t + lane_D[None, :]
+        s = _scores(q_MD, tl.trans(tl.load(k_at_ND, mask=seen_N[:, None], other=0.0)), None, SWAP)
+        if FORMAT == 3:
+            kb_ND = tl.load(k_at_ND + D // 2, mask=seen_N[:, None], other=0.0)
+            s = _scores(qb_MD, tl.trans(kb_ND), s, SWAP)
+        s_MN = _upright(s, SWAP)
+        keep_MN = (index_N[None, :] <= stands_M[:, None]) & seen_N[None, :]
+        if WINDOW:
+            keep_MN = keep_MN & (index_N[None, :] > stands_M[:, None] - window)
+        s_MN = tl.where(keep_MN, s_MN * scale2, float("-inf"))
+        p_MN, factor_M, m_M, l_ML = _update(s_MN, m_M, l_ML, LAZY)
+        v_ND = tl.load(v_at_ND, mask=seen_N[:, None], other=0.0)
+        acc_MD = _add_values(p_MN.to(v_ND.dtype), v_ND, acc_MD, factor_M, SWAP)
+        if FORMAT == 3:
+            v_ND = tl.load(v_at_ND + D // 2, mask=seen_N[:, None], other=0.0)
+            accb_MD = _add_values(p_MN.to(v_ND.dtype), v_ND, accb_MD, factor_M, SWAP)
+            z_ML = z_ML * factor_M[:, None]
+    return m_M, l_ML, z_ML, acc_MD, accb_MD
+
+
+@triton.jit(do_not_specialize=_LENGTHS[:-1])
+def merge_kernel(
+    part_ptr, stat_ptr, out_ptr, lse_ptr, cu_ptr, len_ptr, qpos_ptr,
+    segments, kv_heads, queries, tail, row_tiles, programs, window,
+    HEADS: tl.constexpr, D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, HAS_LEN: tl.constexpr,
+    POS: tl.constexpr, WINDOW: tl.constexpr, SEGMENTS: tl.constexpr, PARTS: tl.constexpr,
+):  # fmt: skip
+    """One program: one row; o = sum of 2^(m_i - m) o_i / sum of 2^(m_i - m) l_i over the programs that saw its unit."""
+    row = tl.program_id(0)
+    segment = tl.program_id(1)
+    row_tile = row // BLOCK_M
+    all_S = tl.arange(0, SEGMENTS)
+    _, low_S, high_S = _extent(
+        cu_ptr, len_ptr, qpos_ptr, all_S, all_S < segments, queries, kv_heads, window, HAS_LEN, POS, WINDOW, BLOCK_N
+    )
+    unit_S = tl.where(all_S < segments, tl.cdiv(high_S - low_S, BLOCK_N) + tl.cdiv(tail, BLOCK_N), 0)
+    share = tl.cdiv(tl.sum(unit_S, 0) * row_tiles, programs)
+    unit = tl.sum(tl.where(all_S == segment, unit_S, 0), 0)
+    begin = tl.sum(tl.where(all_S < segment, unit_S, 0), 0) * row_tiles + row_tile * unit
+    m = float("-inf")
+    l_sum = 0.0
+    acc_D = tl.zeros([D], tl.float32)
+    lane_D = tl.arange(0, D)
+    if unit > 0:
+        first = begin // share
+        last = (begin + unit - 1) // share
+        for at in range(first, last + 1, PARTS):
+            program_P = at + tl.arange(0, PARTS)
+            live_P = program_P <= last
+            slot_P = (program_P + segment * row_tiles + row_tile).to(tl.int64) * BLOCK_M + row % BLOCK_M
+            m_P = tl.load(stat_ptr + slot_P * 2, mask=live_P, other=float("-inf"))
+            l_P = tl.load(stat_ptr + slot_P * 2 + 1, mask=live_P, other=0.0)
+            part_PD = tl.load(part_ptr + slot_P[:, None] * D + lane_D[None, :], mask=live_P[:, None], other=0.0)
+            new = tl.maximum(m, tl.max(m_P, 0))
+            safe = tl.where(new == float("-inf"), 0.0, new)
+            weight_P = tl.exp2(m_P - safe)
+            factor = tl.exp2(m - safe)
+            l_sum = l_sum * factor + tl.sum(weight_P * l_P, 0)
+            acc_D = acc_D * factor + tl.sum(weight_P[:, None] * part_PD, 0)
+            m = new
+    query = row // HEADS
+    out_row = (segment.to(tl.int64) * HEADS + row % HEADS) * queries + query
+    inverse = tl.where(l_sum > 0, 1.0 / l_sum, 0.0)
+    tl.store(out_ptr + out_row * D + lane_D, (acc_D * inverse).to(out_ptr.dtype.element_ty))
+    tl.store(lse_ptr + out_row, (m + tl.log2(l_sum)) * _LN2)
+
+
+@triton.jit(do_not_specialize=["segments", "pages"])
+def unpack_kernel(
+    k_ptr, v_ptr, kscale_ptr, vscale_ptr, cu_ptr, len_ptr, group_ptr, table_ptr, ko_ptr, vo_ptr,
+    segments, pages,
+    D: tl.constexpr, BLOCK_N: tl.constexpr, FORMAT: tl.constexpr, GROUP: tl.constexpr, PAGE: tl.constexpr,
+    HAS_LEN: tl.constexpr, SEGMENTS: tl.constexpr,
+):  # fmt: skip
+    """One program: one tile of packed tokens of one segment, keys and values in full precision at the same rows."""
+    all_S = tl.arange(0, SEGMENTS)
+    start_S = tl.load(cu_ptr + all_S, mask=all_S < segments, other=0)
+    if HAS_LEN:
+        length_S = tl.load(len_ptr + all_S, mask=all_S < segments, other=0)
+    else:
+        length_S = tl.load(cu_ptr + all_S + 1, mask=all_S < segments, other=0) - start_S
+    tiles_S = tl.where(all_S < segments, tl.cdiv(length_S, BLOCK_N), 0)
+    segment = tl.sum((tl.cumsum(tiles_S, 0) <= tl.program_id(0)).to(tl.int32), 0)
+    if segment < segments:
+        at = (tl.program_id(0) - tl.sum(tl.where(all_S < segment, tiles_S, 0), 0)) * BLOCK_N
+        length = tl.sum(tl.where(all_S == segment, length_S, 0), 0)
+        start = tl.sum(tl.where(all_S == segment, start_S, 0), 0)
+        seen_N = at + tl.arange(0, BLOCK_N) < length
+        if PAGE == 0:
+            row0 = (start + at).to(tl.int64)
+            group = at // GROUP
+            if FORMAT >= 2:
+                group += tl.load(group_ptr + segment)
+        else:
+            row0 = tl.load(table_ptr + segment * pages + at // PAGE).to(tl.int64) * PAGE + at % PAGE
+            group = (row0 // GROUP).to(tl.int32)
+        row_N = row0 + tl.arange(0, BLOCK_N)
+        width: tl.constexpr = D // 2 if FORMAT == 3 else D
+        lane_D = tl.arange(0, width)
+        from_ND = row_N[:, None] * width + lane_D[None, :]
+        to_ND = row_N[:, None] * D + lane_D[None, :]
+        k_ND = tl.load(k_ptr + from_ND, mask=seen_N[:, None], other=0)
+        v_ND = tl.load(v_ptr + from_ND, mask=seen_N[:, None], other=0)
+        kind = ko_ptr.dtype.element_ty
+        if FORMAT == 1:
+            k_ND = k_ND.to(tl.float8e4nv, bitcast=True).to(tl.float32)
+            v_ND = v_ND.to(tl.float8e4nv, bitcast=True).to(tl.float32)
+            tl.store(ko_ptr + to_ND, k_ND.to(kind), mask=seen_N[:, None])
+            tl.store(vo_ptr + to_ND, v_ND.to(kind), mask=seen_N[:, None])
+        else:
+            scales_at_D = kscale_ptr + group.to(tl.int64) * D + lane_D
+            word_D = tl.load(scales_at_D)[None, :]
+            word_N = tl.load(vscale_ptr + row_N, mask=seen_N, other=0)[:, None]
+            if FORMAT == 2:
+                tl.store(ko_ptr + to_ND, (k_ND.to(tl.float32) * word_D).to(kind), mask=seen_N[:, None])
+                tl.store(vo_ptr + to_ND, (v_ND.to(tl.float32) * word_N).to(kind), mask=seen_N[:, None])
+            else:
+                wordb_D = tl.load(scales_at_D + D // 2)[None, :]
+                k_lo_ND = (k_ND & 15).to(tl.float32) * _low_half(word_D) + _high_half(word_D)
+                k_hi_ND = (k_ND >> 4).to(tl.float32) * _low_half(wordb_D) + _high_half(wordb_D)
+                tl.store(ko_ptr + to_ND, k_lo_ND.to(kind), mask=seen_N[:, None])
+                tl.store(ko_ptr + to_ND + D // 2, k_hi_ND.to(kind), mask=seen_N[:, None])
+                v_lo_ND = (v_ND & 15).to(tl.float32) * _low_half(word_N) + _high_half(word_N)
+                v_hi_ND = (v_ND >> 4).to(tl.float32) * _low_half(word_N) + _high_half(word_N)
+                tl.store(vo_ptr + to_ND, v_lo_ND.to(kind), mask=seen_N[:, None])
+                tl.store(vo_ptr + to_ND + D // 2, v_hi_ND.to(kind), mask=seen_N[:, None])
