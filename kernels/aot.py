@@ -3,14 +3,21 @@
 Triton's compiler needs no GPU: it emits PTX and calls the assembler that it brings along. So every configuration that
 is shipped can be compiled for every supported device on a CPU, and its shared memory compared with what the device has.
 Needs triton; not imported by ``perdure.kernels`` itself.
+
+``python -P -m perdure.kernels.aot [OPERATION ...]`` compiles everything that is shipped and prints a table.
 """
 
 from __future__ import annotations
 
+import importlib
+import multiprocessing
+import os
 import re
 import subprocess
+import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +26,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-__all__ = ["SHARED_LIMIT", "Compilation", "Compiled", "compile_for"]
+__all__ = ["SHARED_LIMIT", "Compilation", "Compiled", "Report", "compile_for", "compile_shipped", "pool", "shipping"]
 
 SHARED_LIMIT = {80: 166912, 87: 166912, 89: 101376, 90: 232448, 100: 232448, 120: 101376}
 """Bytes of shared memory that one block may have, by compute capability (CUDA programming guide, table of limits)."""
@@ -53,6 +60,43 @@ class Compiled(NamedTuple):
     registers: int | None
     spills: int | None
     ptx: str
+
+
+class Report(NamedTuple):
+    """One compiled configuration: bytes of shared memory, registers, bytes of stack, or why it failed."""
+
+    name: str
+    shared_bytes: int
+    registers: int | None
+    spills: int | None
+    failure: str
+
+
+def shipping() -> dict[str, str]:
+    """Operation -> name of its module that has ``shipped(capability)``."""
+    return {
+        path.parent.name: f"{__package__}.{path.parent.name}.{path.stem}"
+        for path in sorted(Path(__file__).parent.glob("*/*.py"))
+        if "\ndef shipped(" in path.read_text("utf-8")
+    }
+
+
+def compile_shipped(module: str, capability: int) -> list[Report]:
+    """Compile all that ``module`` ships for a compute capability."""
+    reports = []
+    for compilation in importlib.import_module(module).shipped(capability):
+        try:
+            done = compile_for(compilation, capability)
+        except Exception as error:  # noqa: BLE001  (the compiler raises many kinds; the report names the kernel)
+            reports.append(Report(compilation.name, 0, None, None, f"{type(error).__name__}: {error}"[:2000]))
+        else:
+            reports.append(Report(compilation.name, done.shared_bytes, done.registers, done.spills, ""))
+    return reports
+
+
+def pool() -> ProcessPoolExecutor:
+    """A process for each core: the compiler uses one, and an abort inside it must not take the caller along."""
+    return ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("spawn"))
 
 
 def compile_for(compilation: Compilation, capability: int) -> Compiled:
@@ -101,3 +145,25 @@ def _resources(cubin: bytes | None) -> tuple[int | None, int | None]:
         said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60).stdout
     found = re.search(r"REG:(\d+) STACK:(\d+)", said)
     return (int(found.group(1)), int(found.group(2))) if found else (None, None)
+
+
+def _table(operations: list[str]) -> Iterator[str]:
+    modules = shipping()
+    with pool() as workers:
+        jobs = {
+            (operation, capability): workers.submit(compile_shipped, modules[operation], capability)
+            for operation in operations or modules
+            for capability in SHARED_LIMIT
+        }
+        for (operation, capability), job in jobs.items():
+            for report in job.result():
+                over = " TOO MUCH" if report.shared_bytes > SHARED_LIMIT[capability] else ""
+                yield (
+                    f"sm_{capability:<4}{operation:<20}{report.name:<56}{report.shared_bytes:>8} B{over} "
+                    f"{report.registers} registers, {report.spills} B stack {report.failure}"
+                )
+
+
+if __name__ == "__main__":
+    for line in _table(sys.argv[1:]):
+        sys.stdout.write(line + "\n")

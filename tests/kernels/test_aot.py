@@ -1,42 +1,47 @@
-"""Every shipped configuration compiles for every supported device, and fits its shared memory. No GPU is needed."""
+"""Every shipped configuration compiles for every supported device, and fits its shared memory. No GPU is needed.
+
+The table of those who fail, with registers: ``python -P -m perdure.kernels.aot``.
+"""
 
 from __future__ import annotations
 
-import importlib
 import itertools
 from collections.abc import Iterator
-from pathlib import Path
+from concurrent.futures import Future
 
-import perdure.kernels
 import pytest
 
 triton = pytest.importorskip("triton")
 
-from perdure.kernels.aot import SHARED_LIMIT, Compilation, compile_for  # noqa: E402
+from perdure.kernels import aot  # noqa: E402
 
-ROOM = Path(perdure.kernels.__file__).parent
-OPERATIONS = {
-    path.parent.name: f"perdure.kernels.{path.parent.name}.{path.stem}"
-    for path in sorted(ROOM.glob("*/*.py"))
-    if "\ndef shipped(" in path.read_text("utf-8")
-}
-CASES = list(itertools.product(OPERATIONS, SHARED_LIMIT))
+MODULES = aot.shipping()
+CASES = list(itertools.product(MODULES, aot.SHARED_LIMIT))
+Jobs = dict[tuple[str, int], "Future[list[aot.Report]]"]
 
 
-def shipped(operation: str, capability: int) -> Iterator[Compilation]:
-    yield from importlib.import_module(OPERATIONS[operation]).shipped(capability)
+@pytest.fixture(scope="module")
+def jobs(request: pytest.FixtureRequest) -> Iterator[Jobs]:
+    """All that the collected tests need is compiled in the background, a core each."""
+    wanted = [item.callspec.params for item in request.session.items if item.module is request.module]
+    with aot.pool() as workers:
+        yield {
+            (case["operation"], case["capability"]): workers.submit(
+                aot.compile_shipped, MODULES[case["operation"]], case["capability"]
+            )
+            for case in wanted
+        }
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("operation", "capability"), CASES)
-def test_every_shipped_configuration_compiles_and_fits(operation: str, capability: int) -> None:
-    names = []
-    for compilation in shipped(operation, capability):
-        names.append(compilation.name)
-        compiled = compile_for(compilation, capability)
-        assert compiled.ptx, compilation.name
-        assert compiled.shared_bytes <= SHARED_LIMIT[capability], (
-            f"{operation} {compilation.name} needs {compiled.shared_bytes} bytes of shared memory on sm_{capability}, "
-            f"which has {SHARED_LIMIT[capability]}"
-        )
+def test_every_shipped_configuration_compiles_and_fits(operation: str, capability: int, jobs: Jobs) -> None:
+    reports = jobs[operation, capability].result()
+    assert reports, f"{operation} ships nothing for sm_{capability}; its table has no fallback"
+    names = [report.name for report in reports]
     assert len(set(names)) == len(names), "two configurations bear one name"
-    assert names, f"{operation} ships nothing for sm_{capability}; its table has no fallback"
+    failed = [f"{report.name}: {report.failure}" for report in reports if report.failure]
+    assert not failed, "\n".join(failed)
+    limit = aot.SHARED_LIMIT[capability]
+    over = [f"{report.name}: {report.shared_bytes}" for report in reports if report.shared_bytes > limit]
+    assert not over, f"sm_{capability} has {limit} bytes of shared memory; too much is needed by {', '.join(over)}"
