@@ -17,7 +17,7 @@ from .queries import Happening, Query, Relation, Side
 from .question_rules import Asked
 
 _USUAL = re.compile(
-    r"\b(?:usually|normally|mostly|typically|generally|commonly|ordinarily|habitually|customarily|regularly|as "
+    r"\b(?:(?:generally|broadly|usually) speaking,?|usually|normally|mostly|typically|generally|commonly|ordinarily|habitually|customarily|regularly|as "
     r"a rule|"
     r"most often|most of the time|most of the times|most days|on most days|in general|on average|by habit|as usual|"
     r"usual|normal|typical|customary|favou?rite|tends? to)\b",
@@ -153,7 +153,8 @@ _USUAL_PLACE = [
         r"(?: (?:kept|stored|located|lying|put|placed|found|to be found|left|standing|sitting))?",
         r"where (?:does|do|did) (?:one|you|we|i|people|somebody|someone) (?:find|see|look for|spot) (?P<x>.+)",
         r"where (?:does|do|did) .+? (?:put|keep|leave|place|store|lay) (?P<x>.+)",
-        r"where (?:does|do|did) (?P<x>.+?) (?:lie|live|belong|stay|sit|hang|stand|be|reside|end up|go|rest)",
+        r"(?:where|(?:in|on|at) (?:what|which)(?: place| room| spot| shelf| piece of furniture)?) (?:does|do|did) "
+        r"(?P<x>.+?) (?:lie|live|belong|stay|sit|hang|stand|be|reside|end up|go|rest)",
         r"where (?:can|could|would|should|will|might) (?:i|we|you|one|somebody) (?:expect to |expect )?"
         r"(?:find|see|look for|expect) (?P<x>.+)",
         r"where (?:can|could|would|will) (?P<x>.+?) be(?: found)?",
@@ -291,6 +292,8 @@ def _why(asked: Asked, match: re.Match[str]) -> Query | None:
     event = read_happening(clause, asked.mentions, passive=passive)
     if event is None and not parts.get("v"):
         event = read_happening(clause, asked.mentions, passive=True)
+    if event is not None and event.kind == "left" and event.place is None and clause.lower().startswith("the "):
+        event = Happening("state", event.thing, "off")  # "the lamp went out"
     if event is None or event.kind != "state" or event.thing is None:
         return None
     return Query("why", event.thing, "cause", event.state, events=(event,))
@@ -404,14 +407,14 @@ _WHEN = (
     rf"{_WHEN} (?:did|have) you {_SEE}(?: that)? (?P<c>.+)",
     rf"(?:{_WHEN} was|what was) the (?:first |last )?(?:time|moment|minute)(?: that| when| at which)? (?P<c>.+)",
     rf"{_WHEN} (?P<v>did|was|were|has|had|have|is|got) (?P<c>.+)",
-    r"what time was it(?: when| that)? (?P<c>.+)",
+    r"(?:what time|when) was it(?: last| first)?(?: when| that)? (?P<c>.+)",
     rf"{_WHEN} (?P<c>.+)",
     r"(?:at|on) which occasion (?P<v>did|was|were) (?P<c>.+)",
     r"the time (?:when|at which|that) (?P<c>.+)",
 )
 def _when(asked: Asked, match: re.Match[str]) -> Query | None:
     parts = match.groupdict()
-    bare = re.match(r"what time was it|what was the|the time|when was the", match[0], re.IGNORECASE)
+    bare = re.match(r"what time was it|when was it|what was the|the time|when was the", match[0], re.IGNORECASE)
     if not bare and _ANCHOR.match(match[0]) and _anchored_clause(asked, match[0]):
         return None
     event = read_happening(parts["c"], asked.mentions, passive=_is_passive(match))
@@ -424,7 +427,7 @@ def _when(asked: Asked, match: re.Match[str]) -> Query | None:
     r"(?: has| had)? (?P<c>.+)",
     r"(?:by|through) (?:whom|who|which person) (?P<v>was|were|has|had)(?: been)? (?P<c>.+)",
     r"(?P<c>.+?) by (?:whom|who)(?P<v>)",
-    r"(?:whose (?:doing|work|fault) was it(?: that)?|who is (?:responsible for|to blame for|the one who)) (?P<c>.+)",
+    r"(?:whose (?:doing|work|fault)(?: was it)?(?: that)?|who is (?:responsible for|to blame for|the one who)) (?P<c>.+)",
     r"(?:what|which) (?:was|is) the name of (?:the )?(?:person|one)(?: who| that)? (?P<c>.+)",
 )
 def _who(asked: Asked, match: re.Match[str]) -> Query | None:
