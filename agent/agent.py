@@ -174,7 +174,13 @@ class Agent:
         return told
 
     def ask(
-        self, question: str, *, as_of: datetime | None = None, zone: str | None = None, asker: str = "owner"
+        self,
+        question: str,
+        *,
+        as_of: datetime | None = None,
+        zone: str | None = None,
+        asker: str = "owner",
+        plain: bool = False,
     ) -> Answer:
         """Answer from facts and events, with the records that prove it; without evidence, "I don't know".
 
@@ -183,6 +189,7 @@ class Agent:
             as_of: answer with what the agent knew then.
             zone: IANA zone of the asker, for "this morning"; the directory's own by default.
             asker: who "I" and "my" are.
+            plain: do not let the planner word what was found.
 
         Raises:
             BadInput: an empty question, a naive ``as_of`` or an unknown zone.
@@ -200,7 +207,7 @@ class Agent:
         self.world.catch_up()
         query = self._linguist.question(question, as_of or now, where, seq)
         finding = find(self.memory, Asked(query, where, now, as_of), self.world)
-        text = self._linguist.word(question, finding, seq)
+        text = finding.said if plain else self._linguist.word(question, finding, seq)
         return self._answered(seq, finding, text)
 
     def consolidate(self, budget_s: float | None = None) -> bool:

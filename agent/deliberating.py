@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..memory import Memory
 from ..memory.journal import canonical
-from ..records import Record, Trust
+from ..records import Effect, Record, Trust
 from .loop import Call
 from .tools import Tool
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from ..runtime import Planner
 
 _NOTHING = "nothing"
-_TEMPERATURE = 0.8
-"""Of every proposal but the first, which is greedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,40 +43,49 @@ class Proposer(Protocol):
 
 
 class PlannerProposer:
-    """Proposals by a language model: one greedy, the others sampled; equal ones are left out."""
+    """Proposals by a language model, all greedy: the call it likes best, then the best with each of the other tools.
 
-    def __init__(self, memory: Memory, planner: Planner, count: int = 1) -> None:
+    So foresight has something to choose from even where the model is sure and wrong. What cannot be undone is proposed
+    only if the model likes it best.
+    """
+
+    def __init__(self, memory: Memory, planner: Planner, *, each_tool: bool = False) -> None:
         self._memory = memory
         self._planner = planner
-        self._count = count
+        self._each_tool = each_tool
 
     def propose(self, told: Record, menu: Menu, cancel: threading.Event) -> list[Call]:
+        first = self._ask(told, menu, menu.tools, cancel)
+        found = [] if first is None else [first]
+        for name, tool in menu.tools.items() if self._each_tool else ():
+            if cancel.is_set():
+                break
+            if (first is None or name != first.tool) and tool.effect is not Effect.IRREVERSIBLE:
+                other = self._ask(told, menu, {name: menu.tools[name]}, cancel)
+                found += [] if other is None else [other]
+        return found
+
+    def _ask(self, told: Record, menu: Menu, tools: Mapping[str, Tool], cancel: threading.Event) -> Call | None:
+        """The best call with one of ``tools``; None for doing nothing."""
         messages = _prompt(menu, str(told.payload["text"]))
-        schema = call_schema(menu)
-        found: dict[str, Call] = {}
-        for number in range(self._count):
-            temperature = _TEMPERATURE if number else 0.0
-            done = self._planner.chat(
-                messages, schema=schema, max_tokens=160, temperature=temperature, seed=number, cancel=cancel
+        schema = call_schema(Menu(tools, menu.options), nothing=len(tools) > 1)
+        done = self._planner.chat(messages, schema=schema, max_tokens=160, cancel=cancel)
+        chosen: dict[str, Any] = json.loads(done.text) if done.stopped == "end" else {"tool": _NOTHING}
+        with self._memory.step() as step:
+            step.note(
+                "model_call",
+                {
+                    "purpose": "deliberation",
+                    "about": told.seq,
+                    "model": self._planner.model_hash,
+                    "prompt_sha256": hashlib.sha256(canonical({"messages": messages}).encode()).hexdigest(),
+                    "prompt_tokens": done.prompt_tokens,
+                    "sampling": dict(done.sampling),
+                    "output": done.text,
+                    "stopped": done.stopped,
+                },
             )
-            chosen: dict[str, Any] = json.loads(done.text) if done.stopped == "end" else {"tool": _NOTHING}
-            with self._memory.step() as step:
-                step.note(
-                    "model_call",
-                    {
-                        "purpose": "deliberation",
-                        "about": told.seq,
-                        "model": self._planner.model_hash,
-                        "prompt_sha256": hashlib.sha256(canonical({"messages": messages}).encode()).hexdigest(),
-                        "prompt_tokens": done.prompt_tokens,
-                        "sampling": dict(done.sampling),
-                        "output": done.text,
-                        "stopped": done.stopped,
-                    },
-                )
-            if chosen["tool"] != _NOTHING:
-                found.setdefault(done.text, Call(chosen["tool"], chosen["arguments"], told.seq))
-        return list(found.values())
+        return None if chosen["tool"] == _NOTHING else Call(chosen["tool"], chosen["arguments"], told.seq)
 
 
 def choose(memory: Memory, told: Record, proposals: Sequence[Call], foresee: Callable[[Call], float]) -> Call | None:
@@ -106,10 +113,10 @@ def choose(memory: Memory, told: Record, proposals: Sequence[Call], foresee: Cal
     return None if chosen is None else proposals[chosen]
 
 
-def call_schema(menu: Menu) -> dict[str, Any]:
-    """JSON schema of one call of a tool on the menu, or of doing nothing."""
-    nothing = {"type": "object", "properties": {}, "additionalProperties": False}
-    choices = [_choice(_NOTHING, nothing)]
+def call_schema(menu: Menu, *, nothing: bool = True) -> dict[str, Any]:
+    """JSON schema of one call of a tool on the menu, or of doing ``nothing``."""
+    empty = {"type": "object", "properties": {}, "additionalProperties": False}
+    choices = [_choice(_NOTHING, empty)] if nothing else []
     for name, tool in menu.tools.items():
         arguments = copy.deepcopy(tool.schema())
         for argument in list(arguments.get("properties", {})):
@@ -126,7 +133,7 @@ def menu_for(told: Record, menu: Menu) -> Menu:
     """The menu for a request: what cannot be undone is only for the owner's words."""
     if told.trust is Trust.OWNER:
         return menu
-    allowed = {name: tool for name, tool in menu.tools.items() if tool.effect != "irreversible"}
+    allowed = {name: tool for name, tool in menu.tools.items() if tool.effect is not Effect.IRREVERSIBLE}
     return Menu(allowed, menu.options, menu.examples)
 
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..clock import WorldClock
 from ..errors import BadInput
 from ..memory import Step
 from ..records import Event, Observation, OutcomeStatus, Trust
@@ -225,6 +226,9 @@ class Life:
 
     def _take_in(self, observation: Observation) -> list[Event]:
         """Perceive, and make what was perceived durable."""
+        clock = self._agent.memory.clock
+        if isinstance(clock, WorldClock):
+            clock.set(observation.time)
         events = self._eyes.look(observation, self._acted)
         failed = self._outcome is not None and self._outcome[1] is OutcomeStatus.FAILED
         with self._agent.memory.step() as step:

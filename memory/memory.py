@@ -72,7 +72,7 @@ class Memory:
         self.read_only = read_only
         self._lives = not read_only and not upkeep
         self.boot = uuid.uuid4().hex
-        self._clock = clock
+        self.clock = clock
         self._encoders = encoders
         self._lock = None if read_only else directory.lock(root)
         self._open = True
@@ -413,15 +413,15 @@ class Memory:
 
     def _time(self) -> tuple[datetime, int]:
         """The agent's own time and by how many microseconds it may be wrong."""
-        wall_us, (newest_us, then_us) = to_us(self._clock.now()), self._newest
+        wall_us, (newest_us, then_us) = to_us(self.clock.now()), self._newest
         if newest_us - wall_us > CLOCK_ERROR_US:
-            newest_us += max(0, self._clock.monotonic_us() - then_us)
+            newest_us += max(0, self.clock.monotonic_us() - then_us)
         now_us = max(wall_us, newest_us)
         return from_us(now_us), CLOCK_ERROR_US + now_us - wall_us
 
     def _stamp(self) -> Stamp:
         now, error_us = self._time()
-        return Stamp(now, error_us, self._clock.monotonic_us(), self.boot, self.settings.owner, self.settings.zone)
+        return Stamp(now, error_us, self.clock.monotonic_us(), self.boot, self.settings.owner, self.settings.zone)
 
     def _parts(self) -> checking.Parts:
         return checking.Parts(self.root, self._engine, self.journal, self._members)
@@ -442,7 +442,7 @@ class Memory:
     def _wake(self) -> None:
         previous = next(self.journal.read(newest_first=True, limit=1), None)
         previous_us = None if previous is None else self._newest[0]
-        reading = self._clock.now()
+        reading = self.clock.now()
         behind_us = self._newest[0] - to_us(reading)
         with self.step() as step:
             step.note(

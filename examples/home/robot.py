@@ -44,7 +44,6 @@ _ACTS = {
     Move.GIVE: "give",
     Move.DISCARD: "discard",
 }
-_PROPOSALS = 3
 _PATIENCE = timedelta(hours=2)
 """How long after it was asked a failed errand is still tried again."""
 _LESSON_PAUSE_S = 180
@@ -52,9 +51,16 @@ _LESSON_PAUSE_S = 180
 _LEAST_GROUNDED = 0.2
 """A proposal whose arguments the request hardly speaks of is not done."""
 _RULE_PAUSE_S = 120
+_DAY = (8, 22)
+"""Hours between which the robot tries things out unasked."""
+_LOOK_INTO_S = 5 * 3600
+"""So often it looks into everything that can be shut."""
 _FRAME_BUDGET = 48 * 2**20
 """Bytes of pictures that are kept; older ones fade."""
 _REST_S = 6 * 3600
+_THROW = frozenset("throw bin rid trash discard dispose garbage rubbish".split())
+_WHENEVER = frozenset({"whenever", "always", "never", "ever", "every"})
+_ALWAYS = _WHENEVER | {"if", "keep", "times", "when"}
 _WHEN_HOME = frozenset("when once soon after back home returns arrives".split())
 
 
@@ -84,6 +90,7 @@ class Memo:
 
     rules: list[Rule] = field(default_factory=list)
     waiting: list[Waiting] = field(default_factory=list)
+    looked_into: dict[str, float] = field(default_factory=dict)
     rested_s: float = 0.0
 
 
@@ -101,6 +108,7 @@ class HomeRobot(Agent):
         self._now_s = 0.0
         self._shown_s: float | None = None
         self._idle: Iterator[int] | None = None
+        self._idle_next: int | None = None
         self._busy = False
         self._make_proposer: Callable[[], Proposer] | None = None
         self._speakers: dict[int, str] = {}
@@ -167,6 +175,13 @@ class HomeRobot(Agent):
         yield from skills.discard(self)
         return f"the {thing} is thrown away"
 
+    @tool(effect="reversible", timeout_s=1800)
+    def look_into(self, container: str) -> Generator[int, Observation, str]:
+        """Open something, see what is in it, and leave it as it was."""
+        self.state.looked_into[container] = self._now_s
+        yield from skills.look_into(self, container)
+        return f"looked into the {container}"
+
     @tool(effect="reversible")
     def always(self, fixture: str, state: str, cause: int = 0) -> str:
         """From now on, whenever a device or door is seen in another state, bring it into this one."""
@@ -228,7 +243,7 @@ class HomeRobot(Agent):
         if self._make_proposer is not None:
             return self._make_proposer()
         planner = self.parts.planner
-        return None if planner is None else PlannerProposer(self.memory, planner, _PROPOSALS)
+        return None if planner is None else PlannerProposer(self.memory, planner, each_tool=True)
 
     def use_proposer(self, make: Callable[[], Proposer]) -> None:
         """Let another proposer take the planner's place, for a comparison."""
@@ -236,7 +251,8 @@ class HomeRobot(Agent):
 
     @property
     def menu(self) -> Menu:
-        return Menu(self.tools, self._options, _EXAMPLES)
+        asked_for = {name: found for name, found in self.tools.items() if name != "look_into"}
+        return Menu(asked_for, self._options, _EXAMPLES)
 
     def _options(self, tool_name: str, argument: str) -> Sequence[str] | None:
         fold = self.world.fold
@@ -267,8 +283,8 @@ class HomeRobot(Agent):
         if call.tool in ("bring", "throw_away", "bring_when_home"):
             lives = self.world.lives(arguments["thing"])
             known = any(life.now is not None and life.now.gone is None for life in lives)
-            if call.tool == "bring" and self.world.map.cells_of(arguments["to"]) == ():
-                return 0.7 if arguments["to"] in self.world.fold.roles else 0.0
+            if call.tool == "bring" and arguments["to"].endswith(skills.BIN):
+                return 0.0
             return 1.0 if known else 0.6
         return 1.0 if arguments["state"] in self.states_of(arguments["fixture"]) else 0.0
 
@@ -286,6 +302,18 @@ class HomeRobot(Agent):
             if stay is not None and stay.first > promise.since_s and promise.person in people:
                 state.waiting.remove(promise)
                 return Call("bring", {"thing": promise.thing, "to": promise.person}, promise.cause)
+        if self._busy or self._in_lesson() or not _DAY[0] <= observation.time.hour < _DAY[1]:
+            return None
+        return self._unasked()
+
+    def _unasked(self) -> Call | None:
+        """What there is to find out when there is nothing else to do."""
+        here = self._room()
+        for cell, name in sorted(self.world.map.fixtures.items()):
+            shuts = OPEN in self.states_of(name) and not name.endswith(("door", "window"))
+            old = self._now_s - self.state.looked_into.get(name, 0.0) > _LOOK_INTO_S
+            if shuts and old and self.world.map.room_at(cell) == here:
+                return Call("look_into", {"container": name})
         return None
 
     def _sees_other(self, rule: Rule) -> bool:
@@ -311,8 +339,9 @@ class HomeRobot(Agent):
         """Stay put while things are shown; else make the rounds, the room longest unseen first."""
         if self._in_lesson() or not self.world.map.rooms:
             return Move.WAIT
-        if self._idle is None:
-            self._idle = self._round()
+        if self._idle is None or observation.index != self._idle_next:
+            self._idle = self._round()  # a tool has moved the body meanwhile
+        self._idle_next = (observation.index or 0) + 1
         action = next(self._idle, None)
         if action is None:
             self._idle = None
@@ -394,6 +423,12 @@ def _grounded(text: str, speaker: str, call: Call) -> float:
         score *= share**2
     if call.tool == "bring_when_home" and not said & _WHEN_HOME:
         score *= 0.1
+    if call.tool == "throw_away" and not said & _THROW:
+        return 0.0  # it cannot be had back: the words must say so
+    if call.tool == "always" and not said & _ALWAYS:
+        score *= 0.1
+    if call.tool != "always" and said & _WHENEVER:
+        score *= 0.3
     if call.tool == "set":
         score *= 1.0 if _STATE_WORDS.get(call.arguments["state"], said) & said else 0.5
     return score

@@ -167,6 +167,19 @@ def set_state(body: Body, fixture: str, state: str) -> Skill:
         raise Failed(f"the {fixture} does not become {state}")
 
 
+def look_into(body: Body, container: str) -> Skill:
+    """Open a fixture if it is shut, look at all of its cells, and leave it as it was."""
+    cells = body.world.map.cells_of(container)
+    first = nearest(body, cells)
+    yield from walk(body, first, beside=True)
+    was_shut = read_state(body, first) == CLOSED
+    if was_shut:
+        yield Move.USE
+    yield Move.WAIT
+    if was_shut and read_state(body, first) == OPEN:
+        yield Move.USE
+
+
 def take(body: Body, thing: str) -> Skill:
     """Find a thing and pick it up: where it was last seen, where it was before, then room by room, then in what is
     shut.
