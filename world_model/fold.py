@@ -23,7 +23,7 @@ from .geography import GONE, ME, Geography
 from .objects import Objects, Seen
 from .stays import Life, Stay
 
-VERSION = 2
+VERSION = 3
 KEEP_S = 14 * 86400
 """Stays that ended longer ago are summed up in ``Fold.past``."""
 PAST_SLICE_S = 3600
@@ -161,7 +161,7 @@ class Fold:
         if not state and self.states.get(name):
             return life
         if life.now is not None and life.now.value == state:
-            life.now.see(last, seq, since=max(first, life.now.first))
+            life.now.see(max(first, life.now.first), last, seq)
         else:
             first = first if life.now is None else max(first, life.now.last)
             life.stays.append(Stay(state, first, max(first, last), cell, "", [seq]))
@@ -243,7 +243,7 @@ class Fold:
             life.stays.append(Stay(GONE, outside, outside, None, "", [seq]))
             now = life.now
         if now is not None and now.gone is None and now.value == room and first - now.last <= SAME_VISIT_S:
-            now.see(last, seq, since=max(first, now.first))
+            now.see(max(first, now.first), last, seq)
             now.cell = cell or now.cell
             return
         since = None if now is None else now.last
@@ -255,18 +255,18 @@ class Fold:
         life.stays.append(Stay(room, first, last, cell, "", [seq], name, since, witnessed))
 
     def _span(self, span: Sequence[Any], seq: int) -> None:
-        what, name, where, value, first, last, times = span
+        what, name, where, value, runs, times = span
         cell = _cell(where)
         if what == ITEM and cell is not None:
-            self.objects.confirm(name, cell, value, first, last, seq, times)
+            self.objects.confirm(name, cell, value, runs, seq, times)
         elif what == FIXTURE and name in self.fixtures:
             now = self.fixtures[name].now
             if now is not None and now.value == value:
-                now.see(last, seq, since=max(first, now.first), times=times)
+                now.see_runs(runs, seq, times)
         elif what == PERSON and name in self.people:
             now = self.people[name].now
             if now is not None and now.value == value and now.gone is None:
-                now.see(last, seq, since=max(first, now.first), times=times)
+                now.see_runs(runs, seq, times)
                 now.cell = cell or now.cell
 
     def _view(self, room: str, first: int, last: int) -> None:

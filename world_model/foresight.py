@@ -153,6 +153,12 @@ class Foresight(Queries):
                 merged.append([first, last])
         return [(moment(first), moment(last)) for first, last in merged]
 
+    def learn_causes(self) -> None:
+        """Learn `causes` anew from all that is known; nothing happens if none was set."""
+        if self.causes is not None:
+            fixtures = {name: self.coverage(name) for name in self.fold.fixtures}
+            self.causes.learn(self.changes(kind="state"), self.acts(), fixtures)
+
     def acts(self, verb: str = "use") -> list[tuple[datetime, str, int]]:
         """The agent's own acts of one kind: time, thing, seq of the record."""
         return [(moment(at), thing, seq) for at, what, thing, seq in self.fold.acts if what == verb]

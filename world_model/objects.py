@@ -8,16 +8,13 @@ out to be still occupied, it was another one, and the history that was written t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..records import Cell
 from .geography import GONE, ME, near
 from .stays import Life, Stay
-
-TWIN_WITHIN_S = 2 * 3600
-"""Seen here, there, and here again within this time, and here never seen empty: there are two."""
 
 LOOK_BACK = 4
 """Stays back in which an item may turn out never to have left."""
@@ -116,13 +113,15 @@ class Objects:
         if here is not None:
             assert here.now is not None
             here.now.gone = here.now.taken_by = None  # if it was not seen there once, that was a misread
-            here.now.see(seen.last, seen.seq, since=max(seen.first, here.now.first))
+            here.now.see(max(seen.first, here.now.first), seen.last, seen.seq)
             here.now.cell = seen.cell
             return here
-        returned = self._never_left(seen, others)
+        returned = self._never_left(seen, others, several)
         if returned is not None:
             return returned
-        item = self._mover(seen, others)
+        item, known = self._mover(seen, others), self.named(seen.name)
+        if item is None and len(known) == 1 and not several and not others:
+            return known[0]  # old news of the only one
         if item is None or (several and self._is_another(item, seen)):
             item = self._new(seen.name)
         self._move(item, seen)
@@ -157,19 +156,19 @@ class Objects:
         now = item.now
         if now is not None and now.gone is None:
             if now.carrier == ME:
-                now.see(at, seq)
+                now.see(now.last, at, seq)
             now.gone, now.taken_by = max(at, now.last), by
         carrier = ME if place == ME else carrier
         item.stays.append(Stay(place, at, at, cell, carrier, [seq], by, at, True))
 
-    def confirm(self, name: str, cell: Cell, carrier: str, first: int, last: int, seq: int, times: int) -> None:
-        """An item was seen where it was believed to be, from ``first`` to ``last``."""
+    def confirm(self, name: str, cell: Cell, carrier: str, runs: Sequence[Sequence[int]], seq: int, times: int) -> None:
+        """An item was seen where it was believed to be, in stretches ``[first, last]``."""
         for item in self.named(name):
             now = item.now
             if now is None or now.gone is not None or now.carrier != carrier:
                 continue
             if carrier or now.cell == cell:
-                now.see(last, seq, since=max(first, now.first), times=times)
+                now.see_runs(runs, seq, times)
                 now.cell = cell
 
     # ---------------------------------------------------------------- inside
@@ -184,37 +183,44 @@ class Objects:
                 return item
         return None
 
-    def _never_left(self, seen: Seen, others: set[Cell]) -> Life | None:
+    def _never_left(self, seen: Seen, others: set[Cell], several: bool) -> Life | None:
         """An item believed to have moved on is still here: what was seen elsewhere was another one of its name."""
         for item in self.named(seen.name):
             at = _left_unseen(item)
             if at is None or item.stays[at].cell != seen.cell or item.stays[at].value != seen.place:
                 continue
-            now, alone = item.stays[-1], len(self.named(seen.name)) == 1
-            if ME in (stay.by for stay in item.stays[at + 1 :]):
-                continue  # the agent moved it itself
-            if alone and now.cell not in others and seen.first - now.last > TWIN_WITHIN_S:
+            old, tail = item.stays[at], item.stays[at + 1 :]
+            known_twins = several or len(self.named(seen.name)) > 1 or tail[-1].cell in others
+            if not known_twins or ME in (stay.by for stay in tail) or _carried_off(old, tail, seen):
                 continue
-            tail = item.stays[at + 1 :]
+            owner = self._owner_of(item, tail)
+            if owner is None:
+                continue  # three would be needed: rather it was away and came back
             del item.stays[at + 1 :]
-            self._heir(item, tail, others, seen.seq).stays.extend(tail)
-            item.stays[at].see(seen.last, seen.seq)
+            place = sum(stay.first < tail[0].first for stay in owner.stays)
+            owner.stays[place:place] = tail
+            old.see(seen.last, seen.last, seen.seq)
             return item
         return None
 
-    def _heir(self, item: Life, tail: list[Stay], others: set[Cell], seq: int) -> Life:
-        """Whose history ``tail`` is, if not that of ``item``: one not seen since it began, else a new one."""
-        first = tail[0]
-        begin = Seen(item.name, first.cell or (0, 0), first.value, first.first, first.last, seq, first.carrier)
-        found = self._mover(begin, others, item)
-        return found if found is not None else self._new(item.name)
+    def _owner_of(self, item: Life, tail: list[Stay]) -> Life | None:
+        """Whose history ``tail`` is if not that of ``item``: of one of its name that was nowhere else at the time.
 
-    def _mover(self, seen: Seen, others: set[Cell], but: Life | None = None) -> Life | None:
+        If ``item`` is the only one known, of a new one.
+        """
+        first, last = tail[0].first, max(stay.last for stay in tail)
+        same = self.named(item.name)
+        for other in same:
+            if other is not item and all(stay.last < first or stay.first > last for stay in other.stays):
+                return other
+        return self._new(item.name) if len(same) == 1 else None
+
+    def _mover(self, seen: Seen, others: set[Cell]) -> Life | None:
         """The item of that name that can have come here: not one that was seen elsewhere at the time."""
         free: list[tuple[tuple[Any, ...], Life]] = []
         for order, item in enumerate(self.named(seen.name)):
             now = item.now
-            if item is but or now is None:
+            if now is None:
                 continue
             if now.value == GONE and now.by is not None:
                 continue
@@ -222,7 +228,8 @@ class Objects:
                 continue
             carried = bool(seen.by) and (now.value == seen.by or now.taken_by == seen.by)
             shifted = now.value == seen.place and not now.carrier
-            rank = (not carried, now.cell not in seen.missing, not shifted, now.gone is None)
+            resting = now.gone is None and not now.carrier
+            rank = (not carried, now.cell not in seen.missing, not shifted, resting)
             free.append(((*rank, now.last if now.gone is None else -now.last, order), item))
         return min(free, key=lambda pair: pair[0])[1] if free else None
 
@@ -291,3 +298,14 @@ def _left_unseen(item: Life) -> int | None:
         if stay.gone is None and stay.cell is not None and not stay.carrier:
             return at
     return None
+
+
+def _carried_off(old: Stay, tail: Sequence[Stay], seen: Seen) -> bool:
+    """Whether somebody may have carried an item away and back so fast that nobody saw its place empty."""
+    carried, cell = tail[0], old.cell
+    if not carried.carrier or carried.cell is None or cell is None:
+        return False
+    away = (carried.first - old.last) // max(1, seen.step_s)
+    back = (seen.first - tail[-1].last) // max(1, seen.step_s)
+    steps = min(away, back)
+    return steps <= AT_ONCE_STEPS and near(carried.cell, cell, CELLS_A_STEP * (steps + 1))

@@ -54,6 +54,10 @@ class Queries:
         values = {estimate.value for estimate in found}
         if len(found) == 1 or (len(values) == 1 and None not in values):
             return max(found, key=lambda e: e.confidence)
+        unique = lives[0].name not in self.fold.several
+        placed = [estimate for estimate in found if estimate.value is not None]
+        if unique and len(placed) == 1:  # the others are misreads, or left long ago
+            return placed[0]
         known = [f"{life.id} {e.value or 'not known'}" for life, e in zip(lives, found, strict=True)]
         return Estimate(None, f"there are {len(lives)}: {', '.join(known)}", _joined(found))
 

@@ -15,8 +15,8 @@ than the sightings of the last half hour.
     gone       items no longer where they were: ``name, cell, place, last, since, near``
     fixtures   new or changed ones: ``name, cell, state, was, first, last, near, by``
     people     ``name, kind`` (``entered`` or ``left``), ``room, cell, first, last, since``
-    spans      seen as before since the last look, in a change until it was: ``[what, name, cell, value, first, last,
-               times]``
+    spans      seen as before since the last look, in a change until it was: ``[what, name, cell, value, runs, times]``,
+               runs ``[[first, last], ...]`` of unbroken view
     rooms      ``[room, first, last]``: most of the room was in view
     cells      ``{"free": [...], "wall": [...]}``: cells of the map seen for the first time, or corrected
 """
@@ -71,7 +71,7 @@ class SceneWatcher:
         self._model = model
         self._step_s = step_s
         self._doubts = Doubts(caution or Caution())
-        self._spans = Spans()
+        self._spans = Spans(step_s)
         self._views: dict[str, list[list[int]]] = {}
         self._cells: dict[Cell, str] = {}
         self._odd_cells: dict[Cell, int] = {}

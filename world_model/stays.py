@@ -6,12 +6,13 @@ that it was *seen*; what happened between two stays, nobody looked at. Times are
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 MOST_EVIDENCE = 6
-MOST_RUNS = 64
-RUN_GAP_S = 600
+MOST_RUNS = 256
+RUN_GAP_S = 130
 """Looks no further apart than this are one run: nothing is assumed to have come and gone between them."""
 
 
@@ -53,14 +54,20 @@ class Stay:
         if not self.runs:
             self.runs = [[self.first, self.last]]
 
-    def see(self, at: int, seq: int, *, since: int | None = None, times: int = 1) -> None:
-        """It was seen so again (from ``since``) until ``at``."""
-        began = at if since is None else since
-        self.first = min(self.first, began)
-        self.last = max(self.last, at)
-        self._run(began, at)
+    def see(self, first: int, last: int, seq: int, *, times: int = 1) -> None:
+        """It was seen so again, from ``first`` until ``last``."""
+        self.first = min(self.first, first)
+        self.last = max(self.last, last)
+        self._run(first, last)
         self.looks += times
         self.note(seq)
+
+    def see_runs(self, runs: Sequence[Sequence[int]], seq: int, times: int) -> None:
+        """It was seen so again in several stretches ``[first, last]``, oldest first; none before it began counts."""
+        for first, last in runs:
+            if last >= self.first:
+                self.see(max(first, self.first), last, seq, times=0)
+        self.looks += times
 
     def unseen(self, time: int) -> tuple[int, int] | None:
         """The looks before and after ``time`` if nobody looked then; None if somebody did."""

@@ -75,12 +75,14 @@ class Home:
             for name, (cell, state) in FIXTURES.items()
         ]
         lessons += [{"role": "person", "name": name} for name in PEOPLE]
-        lessons += [{"role": "item", "name": name} for name in ("keys", "blue mug", "book")]
+        lessons += [{"role": "item", "name": name} for name in ("keys", "book")]
         lessons += [
             {"role": "room", "name": "kitchen", "pose": [1, 1, 0]},
             {"role": "room", "name": "bedroom", "pose": [9, 1, 0]},
         ]
         self.store("lesson", {"lessons": lessons})
+        mug = {"role": "item", "name": "blue mug"}
+        self.store("lesson", {"sentence": "This is a blue mug.", "lessons": [mug]})
         for pose in (Pose(1, 1, 0), Pose(9, 1, 0)):
             self.look(pose, lesson=True)
 
