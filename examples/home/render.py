@@ -34,7 +34,7 @@ class Renderer:
         self.atlas: Atlas = draw_atlas(house.plan, names, list(house.people), house.seed)
         rng = np.random.default_rng([house.seed, 78])
         self.noise = np.clip(rng.normal(0, 32, _POOL), -127, 127).astype(np.int8)
-        self.sigma = rng.uniform(6, 9)
+        self.sigma = rng.uniform(6, 10)
         self.night = np.array([0.23, 0.25, 0.30]) * rng.uniform(0.9, 1.25)
         self.day = np.array([1.0, 1.0, 1.0]) * rng.uniform(0.9, 1.0)
         self.lamp = np.array([0.92, 0.86, 0.72]) * rng.uniform(0.9, 1.0)
@@ -127,6 +127,6 @@ class Renderer:
         """[49, TILE, TILE, 3]: a little stronger where it is dark."""
         count = CELLS * TILE * TILE * 3
         start = scramble(self.seed + 1, house.minute) % (_POOL - count)
-        sigma = self.sigma * (1.25 - 0.25 * light.max(axis=1)) / 32
+        sigma = self.sigma * (2.2 - 1.2 * light.max(axis=1)) / 32
         noise = self.noise[start : start + count].reshape(CELLS, TILE, TILE, 3)
         return np.asarray(noise * sigma[:, None, None, None].astype(np.float32))
