@@ -23,7 +23,7 @@ from .geography import GONE, ME, Geography
 from .objects import Objects, Seen
 from .stays import Life, Stay
 
-VERSION = 3
+VERSION = 4
 KEEP_S = 14 * 86400
 """Stays that ended longer ago are summed up in ``Fold.past``."""
 PAST_SLICE_S = 3600
@@ -108,7 +108,7 @@ class Fold:
         cells = scene.get("cells") or {}
         self.map.learn_cells(_cells(cells.get("free")), _cells(cells.get("wall")))
         for span in scene.get("spans", ()):
-            self.checked[0] += span[-1]
+            self.checked[0] += span[6]
             self._span(span, seq)
         act = scene.get("act")
         for entry in scene.get("fixtures", ()):
@@ -255,7 +255,7 @@ class Fold:
         life.stays.append(Stay(room, first, last, cell, "", [seq], name, since, witnessed))
 
     def _span(self, span: Sequence[Any], seq: int) -> None:
-        what, name, where, value, runs, times = span
+        what, name, where, value, _, _, times, runs = span
         cell = _cell(where)
         if what == ITEM and cell is not None:
             self.objects.confirm(name, cell, value, runs, seq, times)

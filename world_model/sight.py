@@ -15,8 +15,8 @@ than the sightings of the last half hour.
     gone       items no longer where they were: ``name, cell, place, last, since, near``
     fixtures   new or changed ones: ``name, cell, state, was, first, last, near, by``
     people     ``name, kind`` (``entered`` or ``left``), ``room, cell, first, last, since``
-    spans      seen as before since the last look, in a change until it was: ``[what, name, cell, value, runs, times]``,
-               runs ``[[first, last], ...]`` of unbroken view
+    spans      seen as before since the last look, in a change until it was: ``[what, name, cell, value, first, last,
+               times, runs]``, runs ``[[first, last], ...]`` of unbroken view
     rooms      ``[room, first, last]``: most of the room was in view
     cells      ``{"free": [...], "wall": [...]}``: cells of the map seen for the first time, or corrected
 """

@@ -62,18 +62,19 @@ class Spans:
         last = None
         for one in sorted(ended, key=_order):
             told.append(_told(one, self._open.pop(one)))
-            last = int(told[-1][4][-1][1])
+            last = int(told[-1][5])
         return last
 
     def take(self) -> list[list[Any]]:
-        """Everything, as ``[what, name, cell, value, runs, times]``, runs ``[[first, last], ...]``; nothing is left."""
+        """Everything, as ``[what, name, cell, value, first, last, times, runs]``; nothing is left."""
         told = [_told(one, span) for one, span in sorted(self._open.items(), key=lambda pair: _order(pair[0]))]
         self._open = {}
         return told
 
 
 def _told(one: tuple[str, str, Hashable], span: _Span) -> list[Any]:
-    return [one[0], one[1], list(span.cell), span.value, span.runs, span.times]
+    first, last = span.runs[0][0], span.runs[-1][1]
+    return [one[0], one[1], list(span.cell), span.value, first, last, span.times, span.runs]
 
 
 def _order(one: tuple[str, str, Hashable]) -> tuple[str, str, str]:
