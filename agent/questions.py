@@ -83,6 +83,8 @@ def _read(asked: Asked) -> Query:
     told, watched = asked.read(), read_world_question(asked)
     if watched is None or told.kind in _TOLD or (told.kind, watched.kind) == ("when_seen", "usual_time"):
         return told
+    if told.kind == watched.kind == "location" and (told.subject or "").endswith(f" the {watched.subject}"):
+        return watched  # "where would I have found the torch"
     if told.kind == watched.kind and not watched.anchor and not watched.side:
         more = {"events": watched.events, "side": watched.side, "relation": watched.relation, "anchor": watched.anchor}
         return replace(told, **more)  # type: ignore[arg-type]

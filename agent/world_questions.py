@@ -12,12 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ..perception.words import name_entity, place_start, words_of
+from ..records import Interval
 from .happenings import read_happening, state_word
 from .queries import Happening, Query, Relation, Side
 from .question_rules import Asked
 
 _USUAL = re.compile(
-    r"\b(?:(?:generally|broadly|usually) speaking,?|usually|normally|mostly|typically|generally|commonly|ordinarily|habitually|customarily|regularly|as "
+    r"\b(?:(?:generally|broadly|usually) speaking,?|usually|normally|mostly|typically|generally|commonly|"
+    r"ordinarily|habitually|customarily|regularly|as "
     r"a rule|"
     r"most often|most of the time|most of the times|most days|on most days|in general|on average|by habit|as usual|"
     r"usual|normal|typical|customary|favou?rite|tends? to)\b",
@@ -40,6 +42,7 @@ _FRONTED = re.compile(
     r"(?:and )?(?P<q>(?:where|who|what|which|how|in|was|were|is|did|at)\b.+)$",
     re.IGNORECASE,
 )
+_ROUGHLY = re.compile(r"^(?:roughly|approximately|about|around|precisely|could you say|say|tell us) ", re.IGNORECASE)
 _RELATIONS: dict[str, Relation] = {"before": "before", "until": "before", "after": "after", "once": "after"}
 _SEE = r"(?:see|seen|saw|notice|noticed|witness|witnessed|observe|observed|watch|watched)"
 _PASSIVE = frozenset({"was", "were", "is", "are", "got", "get", "been"})
@@ -81,7 +84,7 @@ def read_world_question(asked: Asked) -> Query | None:
     """
     if (usual := _usual(asked)) is not None:
         return usual
-    text = _undated(asked.text)
+    text = _ROUGHLY.sub("", _undated(asked.text))
     for form in _FORMS:
         match = form.pattern.match(text)
         query = form.make(asked, match) if match else None
@@ -207,14 +210,16 @@ def _ordered(events: tuple[Happening, ...] | None) -> Query | None:
 @_form(
     r"(?:which|what|who)(?: (?:one |thing |event )?of (?:these|those|the two|the three|them|the following))?"
     r"(?: event| thing| one)? (?:happened|came|was|occurred|took place|did you see|is|were|went|has happened) ?"
-    r"(?:the )?(?:first|earlier|earliest|sooner|before the others?)(?: of all)?[,:;]?(?: did| that| was it)? "
+    r"(?:the )?(?:first|earlier|earliest|sooner|before the others?)(?: of all)?(?: event| thing| "
+    r"one)?[,:;]?(?: did| that| was it)? "
     r"(?P<list>.+)",
     r"(?:in )?(?:what|which) (?:order|sequence|succession) (?:did|have|had) (?:these|this|the following|those|"
     r"all this|they|it)?"
     r"(?: things| events)? ?(?:happen|occur|take place|happened)[,:]? (?P<list>.+)",
     r"(?:sort|order|arrange|put)(?: these| the following| this)?(?: things| events)?"
     r"(?: (?:by|in)(?: the)?(?: right)?(?: order)?(?: of)?(?: time)?)?[,:]? (?P<list>.+)",
-    r"what (?:is|was) the (?:order|sequence) (?:of|in which)(?: these| the following)?(?: things| events)?(?: "
+    r"(?:what (?:is|was) |give me |tell me )?the (?:order|sequence) (?:of|in which)(?: these| the "
+    r"following)?(?: things| events)?(?: "
     r"happened)?[,:]? (?P<list>.+)",
     r"(?P<list>.+)[,:;] (?:which|what)(?: of (?:these|them|the two|those))?(?: event| one)? (?:happened|came|"
     r"was|occurred)(?: the)? "
@@ -333,11 +338,13 @@ _THINGS = r"(?:(?: other)? (?:things?|objects?|items?)| all| else| everything)?"
     r"(?:change|changed|move|moved|rearrange|rearranged)(?P<p> .+)?",
     rf"(?:what|which){_THINGS} (?:was|were|is|are) (?:no longer|not) (?:where|as|in) .*?(?P<p> in .+)?",
     rf"(?:did|has|have|had|was|is) anything (?:been )?{_CHANGED}(?P<p> .+)?",
+    rf"(?:what|which){_THINGS} (?:was|were|has been|have been|got) (?:taken|carried|brought|removed|put|moved|placed)"
+    r"(?: away)?(?P<p> (?:from|out of|off|into|to|onto|in|on) .+)",
 )
 def _what_changed(asked: Asked, match: re.Match[str]) -> Query | None:
     parts = match.groupdict()
     phrase = parts.get("p") or parts.get("r") or ""
-    words = [word for word in words_of(phrase) if word.low not in (",", "there", "here")]
+    words = [word for word in words_of(phrase) if word.low not in (",", "there", "here", "from", "off", "out", "to")]
     start = place_start(words)
     place = name_entity(words[start + 1 :] if start is not None else words, asked.mentions) if words else None
     if words and place is None:
@@ -397,6 +404,19 @@ def _where_to(asked: Asked, match: re.Match[str]) -> Query | None:
     return Query("location", event.thing, "location", events=(event,), side=side)
 
 
+@_form(
+    r"where (?P<x>.+?) (?:is|are|was|were) (?:lying|sitting|standing|hanging|kept|to be found|placed)",
+    r"where (?:would|could|can|might) (?:i|we|you|one|somebody) have (?:found|seen|met) (?P<x>.+)",
+)
+def _where(asked: Asked, match: re.Match[str]) -> Query | None:
+    subject = asked.name(match["x"])
+    return replace(Query("location", subject, "location"), when=_exact(asked)) if subject else None
+
+
+def _exact(asked: Asked) -> Interval | None:
+    return asked.span(Query("location"))
+
+
 _WHEN = (
     r"(?:when|(?:at |on |around |about )?(?:what|which) (?:time|day|hour|moment|minute)(?: of (?:the )?day)?|"
     r"how long ago|at (?:which|what) moment|around when)(?: exactly| precisely)?"
@@ -427,7 +447,9 @@ def _when(asked: Asked, match: re.Match[str]) -> Query | None:
     r"(?: has| had)? (?P<c>.+)",
     r"(?:by|through) (?:whom|who|which person) (?P<v>was|were|has|had)(?: been)? (?P<c>.+)",
     r"(?P<c>.+?) by (?:whom|who)(?P<v>)",
-    r"(?:whose (?:doing|work|fault)(?: was it)?(?: that)?|who is (?:responsible for|to blame for|the one who)) (?P<c>.+)",
+    r"(?:whose (?:doing|work|fault)(?: was it)?(?: that)?|who (?:is|was) (?:responsible for|to blame for|the "
+    r"one who)) (?P<c>.+)",
+    r"name (?:the )?(?:person|resident|one)(?: who| that)? (?P<c>.+)",
     r"(?:what|which) (?:was|is) the name of (?:the )?(?:person|one)(?: who| that)? (?P<c>.+)",
 )
 def _who(asked: Asked, match: re.Match[str]) -> Query | None:
@@ -435,7 +457,7 @@ def _who(asked: Asked, match: re.Match[str]) -> Query | None:
         return None
     parts = match.groupdict()
     clause = re.sub(r"^(?:was|were) (?=.* by$)", "", parts["c"], flags=re.IGNORECASE)
-    bare = parts.get("v") is None and not re.match(r"whose|who is", match[0], re.IGNORECASE)
+    bare = parts.get("v") is None and not re.match(r"whose", match[0], re.IGNORECASE)
     event = read_happening(clause, asked.mentions, passive=not bare, bare=bare)
     event = event or read_happening(clause, asked.mentions)
     if event is None or event.by is not None:
