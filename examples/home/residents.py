@@ -9,10 +9,13 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field, replace
 
-from .catalogue import GONE
+from .catalogue import GONE, Kind
 from .house import House, Person
-from .plan import Cell
+from .plan import Cell, Fixture
 
+USES = 1 / 50
+"""How often, in a minute with nothing to do, one takes up something that lies there."""
+_NOTHING = Fixture("", Kind(""), "", ())
 SPEED = 3
 """Cells a minute."""
 
@@ -213,16 +216,31 @@ class Residents:
                 return True
         if resident.name in self.expecting:
             return False
+        if self.rng.random() < USES:
+            resident.queue = self._use_something(house, resident)
+        if resident.queue:
+            return True
         if house.minute - resident.idle_since > self.rng.randint(20, 90):
             resident.idle_since = house.minute
             resident.queue = [*self._lights_out(house, resident), Room(self._pleasant_room(house.minute))]
             return True
         return False
 
+    def _use_something(self, house: House, resident: Resident) -> list[Step]:
+        """Some minutes with a thing that lies in this room; then it goes back."""
+        room = house.room_of_person(resident.name)
+        lying = [i for c, i in sorted(house.item_at.items()) if house.plan.room_at[c] == room]
+        lying = [i for i in lying if i not in self.reserved]
+        lying = [i for i in lying if house.plan.fixtures.get(house.items[i].place, _NOTHING).kind.holds == "surface"]
+        if not lying:
+            return []
+        item = self.rng.choice(lying)
+        return [Fetch(item), Wait(self.rng.randint(2, 8)), Bring(house.items[item].place)]
+
     def _pleasant_room(self, minute: int) -> str:
         """Where one likes to be: the kitchen by day, the living room in the evening, somewhere else now and then."""
         usual = "kitchen" if minute % 1440 < 14 * 60 else "living room"
-        return usual if self.rng.random() < 0.6 else self.rng.choice(["kitchen", "living room", "study", "bedroom"])
+        return usual if self.rng.random() < 0.75 else self.rng.choice(["kitchen", "living room", "study", "bedroom"])
 
     def _lights_out(self, house: House, resident: Resident) -> list[Step]:
         room = house.room_of_person(resident.name)

@@ -105,7 +105,7 @@ class Routines:
                 back += rng.randint(40, 100)
             spans = [(wake, leave - 15), (back + 8, bed)]
             self._outing(house, resident, leave, back, work=True)
-        elif rng.random() < 0.7:
+        elif rng.random() < 0.5:
             leave = start + rng.randint(10 * 60, 15 * 60)
             back = leave + rng.randint(50, 120)
             spans = [(wake, leave - 5), (back + 8, bed)]
@@ -276,9 +276,9 @@ def _some_surface(house: House, rng: random.Random) -> str:
 
 def draw_routines(house: House, names: list[str], rng: random.Random) -> Routines:
     """Roles for the owner (first), a partner and a third, and usual places for all items."""
-    office = {d: Absence(8 * 60 + 50, 17 * 60 + rng.randint(0, 40)) for d in range(5) if d != rng.randrange(5)}
-    partly = {d: Absence(9 * 60 + 30, 16 * 60 + rng.randint(0, 30)) for d in rng.sample(range(5), 3)}
-    school = {d: Absence(8 * 60 + 5, 14 * 60 + 30) for d in range(5)}
+    office = {d: Absence(8 * 60 + 50, 17 * 60 + rng.randint(0, 40)) for d in rng.sample(range(5), 4)}
+    partly = {d: Absence(9 * 60 + 30, 16 * 60 + rng.randint(0, 30)) for d in rng.sample(range(5), 1)}
+    school = {d: Absence(8 * 60 + 5, 13 * 60 + 30) for d in range(5)}
     frames = [(7 * 60, 22 * 60 + 50, office), (7 * 60 + 20, 22 * 60 + 20, partly), (6 * 60 + 50, 21 * 60 + 30, school)]
     roles = {n: Role(n, wake, bed, work) for n, (wake, bed, work) in zip(names, frames, strict=True)}
     usual: dict[str, dict[str, str]] = {}
