@@ -125,9 +125,20 @@ class Ground:
             long_gone = away is None or change.end - away[0] >= 40
             return self.seen.came_in(change) and long_gone
         if change.kind == "left":
-            return self.seen.witnessed(change)
+            return self.seen.witnessed(change) and self._nowhere_else(change)
         bracket = self.seen.bracket(change)
         return bracket.width <= NARROW and change.end - change.begin <= NARROW and (bracket.after or 0) <= self.asked
+
+    def _nowhere_else(self, change: Change) -> bool:
+        """Whether who left the home cannot have gone anywhere else: all cells within two steps were in view."""
+        cell = self.truth.cell(change.thing, change.begin - 1)
+        if cell is None:
+            return False
+        near, edge = {cell}, {cell}
+        for _ in range(2):
+            edge = {there for at in edge for there in self.plan.neighbours(at)} - near
+            near |= edge
+        return near <= self.truth.in_view(change.begin)
 
     def undated(self, change: Change) -> bool:
         """Whether nobody can say when it was, though it is known that it was."""

@@ -7,6 +7,7 @@ whoever carried it between; a *flip* is a change of state of a fixture; a *homec
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -56,6 +57,7 @@ class Observed:
         self._next = truth.lesson_end
         self._events = 0
         self._carried: dict[str, TruthEvent] = {}
+        self._steps: dict[str, list[TruthEvent]] = {}
 
     @property
     def last_minute(self) -> int:
@@ -77,6 +79,7 @@ class Observed:
     def _note(self, event: TruthEvent) -> None:
         people = set(self.truth.people) | {ME}
         if event.kind == "moved":
+            self._steps.setdefault(event.thing, []).append(event)
             if event.new in people:
                 self._carried.setdefault(event.thing, event)
                 return
@@ -116,6 +119,11 @@ class Observed:
                     (event,),
                 )
             )
+
+    def only(self, thing: str, first: int, last: int, moves: Sequence[Change]) -> bool:
+        """Whether in [first, last] a thing was taken and put down in these moves alone: not there and back as well."""
+        steps = {step for move in moves for step in move.events}
+        return all(s in steps or not first <= s.minute <= last for s in self._steps.get(thing, ()))
 
     # --- what was in view
 
@@ -201,10 +209,9 @@ class Observed:
         return True
 
     def came_in(self, change: Change) -> bool:
-        """Whether a homecoming showed: the person in view at once, and the front door open."""
-        minutes = range(change.end - 1, change.end + 3)
-        opened = any(self.seen_at("front door", m) == "open" for m in minutes)
-        return opened and any(self.seen_at(change.thing, m) is not None for m in minutes)
+        """Whether a homecoming showed: the person in view, where in the minute before nobody was."""
+        cell = self.truth.cell(change.thing, change.end)
+        return self.seen_at(change.thing, change.end) is not None and cell in self.truth.in_view(change.end - 1)
 
     def witnessed(self, change: Change) -> bool:
         """Whether it was seen as it happened: for a move, that it left or that it came."""

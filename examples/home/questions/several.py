@@ -31,7 +31,7 @@ def count_moved(ground: Ground, answerable: bool) -> Candidate | None:
             for c in ground.seen.changes
             if c.thing == item and c.kind == "moved" and first <= c.end and c.begin <= last
         ]
-        if not moves or any(GONE in (c.old, c.new) for c in moves):
+        if not moves or any(GONE in (c.old, c.new) for c in moves) or not ground.seen.only(item, first, last, moves):
             continue
         brackets = [ground.seen.bracket(c) for c in moves]
         if answerable:
@@ -197,7 +197,8 @@ def changed(ground: Ground, answerable: bool) -> Candidate | None:
             continue
         if answerable and not all(_told(ground, moves, first, last) for moves in moved.values()):
             continue
-        if not answerable and not _room_unseen(ground, room, first - 40, last + 40):
+        wide = all(ground.seen.bracket(c).width >= WIDE for moves in moved.values() for c in moves)
+        if not answerable and not (wide and _room_unseen(ground, room, first - 40, last + 40)):
             continue
         slots = {"room": room, "between": ground.times.between(first, last)}
         return Candidate(
@@ -228,10 +229,17 @@ def _moved_in(ground: Ground, room: str, first: int, last: int) -> dict[str, lis
         if not moves or room not in ways:
             continue
         whole = all(first <= c.begin and c.end <= last for c in moves) and GONE not in places
+        whole = whole and ground.seen.only(item, first, last, moves) and _tellable(ground, item, first, last)
         if not whole or places[0] == places[1] or room not in {ground.plan.room_of(p) for p in places}:
             return None
         found[item] = moves
     return found
+
+
+def _tellable(ground: Ground, item: str, first: int, last: int) -> bool:
+    """Whether its twins, if it has any, were known to be elsewhere."""
+    twins = [t for t in ground.truth.ids_of(ground.name(item)) if t != item]
+    return all(ground.known(twin, m) is not None for twin in twins for m in (first, last))
 
 
 def _told(ground: Ground, moves: list[Change], first: int, last: int) -> bool:

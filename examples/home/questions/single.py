@@ -174,6 +174,8 @@ def who_moved(ground: Ground, answerable: bool) -> Candidate | None:
         inside = [
             c for c in ground.seen.changes if c.thing == change.thing and c.end >= window[0] and c.begin <= window[1]
         ]
+        if not ground.seen.only(change.thing, *window, [change]):
+            continue
         bracket = ground.seen.bracket(change)
         if answerable and not (ground.seen.doer_seen(change) and bracket.width <= WIDE):
             continue
