@@ -11,7 +11,7 @@ from itertools import pairwise
 from statistics import median
 
 from ..catalogue import GONE, ME
-from .ground import NARROW, TRIES, Candidate, Ground, pick, sayable, unseen
+from .ground import NARROW, TRIES, WIDE, Candidate, Ground, pick, sayable, unseen
 from .observed import Change
 from .wordings import DAY, PARTS, came, flipped, the, was
 
