@@ -82,7 +82,7 @@ def live(
     days: int,
     random_proposer: bool = False,
     questions: bool = True,
-    on_minute: Callable[[int], None] | None = None,
+    on_minute: Callable[[int, HomeRobot], None] | None = None,
 ) -> Lived:
     """Live in a served home until it ends.
 
@@ -93,7 +93,7 @@ def live(
         seed, days: of the world, for the report.
         random_proposer: replace the planner's proposals by random ones.
         questions: ask what the examination asks.
-        on_minute: called after every minute with the number of minutes lived.
+        on_minute: called after every minute with the number of minutes lived here, and the robot.
     """
     began = time.monotonic()
     clock = WorldClock(body.observe().time)
@@ -117,7 +117,7 @@ def live(
             if minute % 1440 == 1439:
                 day.rss_mb, day.disk_mb = _resident_mb(), _disk_mb(folder)
             if on_minute is not None:
-                on_minute(len(report.step_s))
+                on_minute(report.steps, robot)
 
         robot.live(watched, days=days + 1, think_steps=_THINK_STEPS, on_step=after)
         if questions:
@@ -161,6 +161,13 @@ def _disk_mb(folder: Path) -> float:
     return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file()) / 2**20
 
 
+def _say(minutes: int, robot: HomeRobot) -> None:
+    """One line in every ten minutes of the life: what is durable by now, for whoever is about to pull the plug."""
+    if minutes % 10 == 0:
+        sys.stdout.write(f"{minutes} {robot.memory.journal.last_seq()}\n")
+        sys.stdout.flush()
+
+
 def main(arguments: list[str]) -> None:
     """The two processes; see the top of the module."""
     role, seed, days, address, last, *rest = arguments
@@ -171,7 +178,7 @@ def main(arguments: list[str]) -> None:
     with RemoteBody(Path(address)) as body:
         lived = live(
             body, Path(last), parts, seed=int(seed), days=int(days), random_proposer="random" in rest,
-            questions="questions" in rest,
+            questions="questions" in rest, on_minute=_say,
         )  # fmt: skip
     Path(f"{last}.lived").write_bytes(pickle.dumps(lived))
 

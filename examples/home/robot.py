@@ -32,6 +32,7 @@ from perdure.perception.scenes import SceneReader
 from perdure.perception.statements import parse_statements
 from perdure.records import Event, Observation, OutcomeStatus, Pose, Record, Scene, Trust
 from perdure.world_model import SceneWatcher
+from perdure.world_model.causes import CausalModel
 
 from . import skills
 from .skills import CLOSED, FLOOR, OPEN, Failed, Move, Skill
@@ -53,6 +54,12 @@ _LEAST_GROUNDED = 0.2
 _RULE_PAUSE_S = 120
 _DAY = (8, 22)
 """Hours between which the robot tries things out unasked."""
+_UNASKED = ("look_into", "try_out")
+_CHOICES = 8
+_WALK_MINUTES = 12
+"""Time to get to where an effect may show, on top of what it may take to come about."""
+_KEEN_S = 1200
+"""A room where an effect is expected is looked at this much sooner."""
 _LOOK_INTO_S = 5 * 3600
 """So often it looks into everything that can be shut."""
 _FRAME_BUDGET = 48 * 2**20
@@ -85,12 +92,26 @@ class Waiting:
 
 
 @dataclass
+class Trial:
+    """Something that is being tried out, to see what it brings about."""
+
+    fixture: str
+    state: str
+    old: str
+    watch: list[str]
+    minutes: int
+    until_s: float
+    undone: bool = False
+
+
+@dataclass
 class Memo:
     """What the robot must not forget and no record says."""
 
     rules: list[Rule] = field(default_factory=list)
     waiting: list[Waiting] = field(default_factory=list)
     looked_into: dict[str, float] = field(default_factory=dict)
+    trial: Trial | None = None
     rested_s: float = 0.0
 
 
@@ -175,6 +196,12 @@ class HomeRobot(Agent):
         yield from skills.discard(self)
         return f"the {thing} is thrown away"
 
+    @tool(effect="reversible", timeout_s=1800, recover=is_set)
+    def try_out(self, fixture: str, state: str) -> Generator[int, Observation, str]:
+        """Bring a device or door into a state to see what that brings about."""
+        yield from skills.set_state(self, fixture, state)
+        return f"the {fixture} is {state}"
+
     @tool(effect="reversible", timeout_s=1800)
     def look_into(self, container: str) -> Generator[int, Observation, str]:
         """Open something, see what is in it, and leave it as it was."""
@@ -205,6 +232,8 @@ class HomeRobot(Agent):
 
     def open_eyes(self) -> Eyes:
         self.world.catch_up()
+        self.world.causes = CausalModel()
+        self.world.learn_causes()
         self._reader = SceneReader()
         recall_lessons(self.memory, self._reader)
         self._eyes = SceneEyes(self._reader, SceneWatcher(self.world))
@@ -251,7 +280,7 @@ class HomeRobot(Agent):
 
     @property
     def menu(self) -> Menu:
-        asked_for = {name: found for name, found in self.tools.items() if name != "look_into"}
+        asked_for = {name: found for name, found in self.tools.items() if name not in _UNASKED}
         return Menu(asked_for, self._options, _EXAMPLES)
 
     def _options(self, tool_name: str, argument: str) -> Sequence[str] | None:
@@ -307,13 +336,40 @@ class HomeRobot(Agent):
         return self._unasked()
 
     def _unasked(self) -> Call | None:
-        """What there is to find out when there is nothing else to do."""
+        """What there is to find out when there is nothing else to do: what is in things, and what brings about what."""
         here = self._room()
         for cell, name in sorted(self.world.map.fixtures.items()):
             shuts = OPEN in self.states_of(name) and not name.endswith(("door", "window"))
             old = self._now_s - self.state.looked_into.get(name, 0.0) > _LOOK_INTO_S
             if shuts and old and self.world.map.room_at(cell) == here:
                 return Call("look_into", {"container": name})
+        trial: Trial | None = self.state.trial
+        if trial is None:
+            return self._begin_trial()
+        if self._now_s < trial.until_s:
+            return None
+        if trial.undone:
+            self.state.trial = None
+            return None
+        trial.undone, trial.until_s = True, self._now_s + 60 * trial.minutes
+        return Call("try_out", {"fixture": trial.fixture, "state": trial.old})
+
+    def _begin_trial(self) -> Call | None:
+        """The experiment from which most is to be learned."""
+        causes = self.world.causes
+        kept = {rule.fixture for rule in self.state.rules}
+        states = {name: str(life.now.value) for name, life in self.world.fold.fixtures.items() if life.now is not None}
+        found = causes.next_experiments(states, _CHOICES) if isinstance(causes, CausalModel) else []
+        for experiment in found:
+            name, old = experiment.fixture, states.get(experiment.fixture, "")
+            other = [state for state in self.states_of(name) if state != old]
+            wanted = experiment.state or next(iter(other), "")
+            if name not in kept and wanted in other:
+                minutes = experiment.minutes + _WALK_MINUTES
+                until_s = self._now_s + 60 * minutes
+                self.state.trial = Trial(name, wanted, old, list(experiment.watch), minutes, until_s)
+                causes.tried(name, wanted)
+                return Call("try_out", {"fixture": name, "state": wanted})
         return None
 
     def _sees_other(self, rule: Rule) -> bool:
@@ -350,7 +406,13 @@ class HomeRobot(Agent):
 
     def _round(self) -> Iterator[int]:
         views = self.world.fold.views
-        rooms = sorted(self.world.map.rooms, key=lambda room: (views[room][-1][1] if views.get(room) else 0, room))
+        watched = set()
+        if self.state.trial is not None:
+            watched = {self.world.map.room_of(name) for name in self.state.trial.watch}
+        rooms = sorted(
+            self.world.map.rooms,
+            key=lambda room: ((views[room][-1][1] if views.get(room) else 0) - _KEEN_S * (room in watched), room),
+        )
         for room in rooms:
             try:
                 yield from skills.visit(self, room)
@@ -366,6 +428,7 @@ class HomeRobot(Agent):
         self.state.rested_s = self._now_s
         if first:
             return
+        self.world.learn_causes()
         self.memory.fade(_FRAME_BUDGET, keep=is_lesson)
         self.world.snapshot()
 
