@@ -257,15 +257,18 @@ def replay(directory: Directory, text_encoder: TextEncoderOption = DEFAULT_TEXT_
 @app.command()
 def demo(
     folder: Annotated[Path, typer.Option(help="Where the agent and what it draws go.")] = Path("demo-output"),
-    video: Annotated[str | None, typer.Option(help="Another video than the packaged clip.")] = None,
+    seed: Annotated[int, typer.Option(help="Which home: plan, looks, people, habits and hidden causes.")] = 1,
+    days: Annotated[int, typer.Option(min=1, help="Days of the life.")] = 7,
     planner: PlannerOption = DEFAULT_PLANNER,
     json_path: JsonOption = None,
 ) -> None:
-    """Watch a clip, be told two things, be killed, wake up, and answer four questions with the proof."""
-    from .examples.first_day import run
+    """A robot lives a week in a simulated home, does errands, is questioned, and is compared with its rivals."""
+    from .examples.home.demo import run
 
-    fetch_missing([DEFAULT_PLANNER] if planner == DEFAULT_PLANNER else [], with_clip=video is None)
-    _write_json(json_path, run(folder, video=video, planner=None if planner == "none" else planner, console=out))
+    fetch_missing([DEFAULT_PLANNER] if planner == DEFAULT_PLANNER else [])
+    spec = None if planner == "none" else planner
+    command = f"perdure demo --seed {seed} --days {days}"
+    _write_json(json_path, run(folder, seed=seed, days=days, planner=spec, console=out, command=command))
 
 
 @app.command()
@@ -364,6 +367,20 @@ def bench_perception_command(
     _report_bench(bench_report(f"perdure bench perception {video}", rows), json_path)
 
 
+@bench_app.command("life")
+def bench_life_command(
+    days: Annotated[int, typer.Option(min=2, help="Days of the life.")] = 30,
+    seed: Annotated[int, typer.Option(help="Which home.")] = 1,
+    folder: Annotated[Path, typer.Option(help="Where the agent lives.")] = Path("demo-output"),
+    json_path: JsonOption = None,
+) -> None:
+    """What a long life costs: step times, memory and disk per day; thinly: no planner, no rivals."""
+    from .examples.home.demo import bench_life
+
+    command = f"perdure bench life --days {days} --seed {seed}"
+    _report_bench(bench_life(folder, seed=seed, days=days, console=out, command=command), json_path)
+
+
 # ---------------------------------------------------------------------------- inside
 
 
@@ -388,12 +405,11 @@ def answer_json(answer: Answer, saved: Sequence[Path | None] = ()) -> dict[str, 
     return value
 
 
-def fetch_missing(names: Sequence[str], *, with_clip: bool) -> None:
-    """Fetch what the demo needs and is not here yet."""
+def fetch_missing(names: Sequence[str]) -> None:
+    """Fetch weights that are not here yet."""
     from .runtime import locate
 
-    wanted = [*names, DEFAULT_TEXT_ENCODER, "efficientnet-lite0", *(["bikes"] if with_clip else [])]
-    _fetch([name for name in wanted if locate(name) is None], None)
+    _fetch([name for name in names if locate(name) is None], None)
 
 
 def _fetch(names: Sequence[str], local: Path | None) -> None:

@@ -2,11 +2,13 @@
 goes on where it stopped, and answers four questions with time, key frame and reason; one answer is rightly
 "I don't know". At the end its memory is verified, replayed, and drawn.
 
-Run it with ``make demo`` or ``perdure demo``.
+    perdure weights fetch && python -P -m perdure.examples.first_day
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import shutil
 import signal
 import subprocess
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from perdure.agent import Agent, default_parts
+from perdure.agent.defaults import DEFAULT_PLANNER
 from perdure.agent.inspector import export_page
 from perdure.memory import Encoders
 from perdure.memory.replay import replay
@@ -45,7 +48,7 @@ class Killed:
 
 
 def run(folder: Path, *, video: str | None, planner: str | None, console: Console) -> dict[str, Any]:
-    """Live the first day in ``folder`` (its old content is removed); returns what `perdure demo --json` writes."""
+    """Live the first day in ``folder`` (its old content is removed); returns what ``--json`` writes."""
     began = time.monotonic()
     clip = video or str(locate("bikes"))
     home = folder / "agent.perdure"
@@ -126,3 +129,21 @@ def _ask(agent: Agent, question: str, folder: Path, console: Console) -> Answer:
             path.write_bytes(agent.memory.read_blob(item.frame))
             console.print(f"  key frame: {path}")
     return answer
+
+
+def main() -> None:
+    """The command; the weights must be here (`perdure weights fetch`)."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("demo-output"))
+    parser.add_argument("--video", help="another video than the packaged clip")
+    parser.add_argument("--planner", default=DEFAULT_PLANNER, help="or none")
+    parser.add_argument("--json", type=Path)
+    chosen = parser.parse_args()
+    planner = None if chosen.planner == "none" else chosen.planner
+    found = run(chosen.folder, video=chosen.video, planner=planner, console=Console(highlight=False, soft_wrap=True))
+    if chosen.json is not None:
+        chosen.json.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -124,6 +124,7 @@ class HomeRobot(Agent):
         super().__init__(memory, parts)
         self._eyes: SceneEyes | None = None
         self._reader = SceneReader()
+        self._causes = CausalModel()
         self._pose = Pose(0, 0, 0)
         self._holding = self._bumped = False
         self._now_s = 0.0
@@ -232,7 +233,7 @@ class HomeRobot(Agent):
 
     def open_eyes(self) -> Eyes:
         self.world.catch_up()
-        self.world.causes = CausalModel()
+        self.world.causes = self._causes = CausalModel()
         self.world.learn_causes()
         self._reader = SceneReader()
         recall_lessons(self.memory, self._reader)
@@ -356,11 +357,9 @@ class HomeRobot(Agent):
 
     def _begin_trial(self) -> Call | None:
         """The experiment from which most is to be learned."""
-        causes = self.world.causes
         kept = {rule.fixture for rule in self.state.rules}
         states = {name: str(life.now.value) for name, life in self.world.fold.fixtures.items() if life.now is not None}
-        found = causes.next_experiments(states, _CHOICES) if isinstance(causes, CausalModel) else []
-        for experiment in found:
+        for experiment in self._causes.next_experiments(states, _CHOICES):
             name, old = experiment.fixture, states.get(experiment.fixture, "")
             other = [state for state in self.states_of(name) if state != old]
             wanted = experiment.state or next(iter(other), "")
@@ -368,7 +367,7 @@ class HomeRobot(Agent):
                 minutes = experiment.minutes + _WALK_MINUTES
                 until_s = self._now_s + 60 * minutes
                 self.state.trial = Trial(name, wanted, old, list(experiment.watch), minutes, until_s)
-                causes.tried(name, wanted)
+                self._causes.tried(name, wanted)
                 return Call("try_out", {"fixture": name, "state": wanted})
         return None
 

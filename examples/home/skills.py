@@ -245,7 +245,7 @@ def put(body: Body, place: str) -> Skill:
     """
     if not body.holding:
         raise Failed("nothing is held")
-    if place in body.world.fold.people:
+    if body.world.fold.roles.get(place) == "person":
         yield from _hand(body, place)
         return
     cells = body.world.map.cells_of(place)
@@ -258,7 +258,7 @@ def put(body: Body, place: str) -> Skill:
         if container is not None and read_state(body, cell) == CLOSED:
             yield Move.USE
         yield Move.PUT_DOWN
-        if not body.holding:
+        if _hand_is_free(body):
             yield from _shut(body, cell, container)
             return
     raise Failed(f"there is no room at {place}")
@@ -323,7 +323,7 @@ def _hand(body: Body, person: str) -> Skill:
             pose = body.pose
             if _ahead(pose) == cell:
                 yield Move.GIVE
-                if not body.holding:
+                if _hand_is_free(body):
                     return
                 continue
             if abs(cell[0] - pose.x) + abs(cell[1] - pose.y) == 1:
@@ -331,6 +331,10 @@ def _hand(body: Body, person: str) -> Skill:
                 continue
             yield from _towards(body, cell)
     raise Failed(f"{person} was not found, or has no hand free")
+
+
+def _hand_is_free(body: Body) -> bool:
+    return not body.holding
 
 
 def _towards(body: Body, cell: Cell) -> Skill:
@@ -352,9 +356,8 @@ def _towards(body: Body, cell: Cell) -> Skill:
 def _search(body: Body, person: str) -> Skill:
     """Look into the rooms until a person is seen."""
     rooms = list(body.world.map.rooms)
-    known = body.world.fold.people[person].now
-    if known is not None and known.value in rooms:
-        rooms.sort(key=lambda room: room != known.value)
+    known = body.world.place_of(person).value
+    rooms.sort(key=lambda room: room != known)
     for room in rooms:
         for action in _stoppable(visit(body, room)):
             yield action

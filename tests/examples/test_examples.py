@@ -28,7 +28,7 @@ def test_the_doorkeeper_posts_its_letter_once_although_it_is_killed(tmp_path: Pa
 @pytest.mark.weights
 @pytest.mark.slow
 def test_the_first_day_answers_rightly_from_another_folder(tmp_path: Path) -> None:
-    command = [sys.executable, "-P", "-m", "perdure", "demo", "--folder", "out", "--json", "day.json"]
+    command = [sys.executable, "-P", "-m", "perdure.examples.first_day", "--folder", "out", "--json", "day.json"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     day = json.loads((tmp_path / "day.json").read_text())
