@@ -34,21 +34,22 @@ from .screening import direct_causes
 CLOCK = "clock"
 """Cause of what happens at a time of day."""
 _DAY = 1440
+_CLOCK_GAIN = 4.0  # nats beyond chance, all minutes of the day counted as tried
 
 
 @dataclass(frozen=True, slots=True)
 class CauseSettings:
     """How much evidence makes an edge."""
 
-    believe: float = 6.5
+    believe: float = 7.5
     """Log likelihood ratio (nats) from which an edge is believed if own acts support it ..."""
-    believe_watched: float = 9.0
+    believe_watched: float = 10.0
     """... and if it was only watched."""
-    consider: float = 2.0
+    consider: float = 2.5
     """From which a pair is worth an experiment."""
     watched_weight: float = 0.6
     """How much watching counts beside acting, from 0 to 1: what is watched may have a common cause."""
-    trials: int = 2
+    trials: int = 3
     """Own trials of each state that are wanted before it is taken to bring about nothing."""
 
     def __post_init__(self) -> None:
@@ -166,11 +167,10 @@ class CausalModel:
     def _causes_of(self, effect: Key, evidence: Evidence) -> list[Edge]:
         """The believed edges into one state: best first, each explaining changes that no better one did."""
         pools = {cause: evidence.outcomes(cause, effect) for cause in evidence.exposures if cause != effect}
-        chance = evidence.rates[effect]
         spoken_for = self._at_clock(effect)
         scored: dict[Key, Score] = {}
         for cause, outcomes in pools.items():
-            result = self._score(outcomes, chance, spoken_for)
+            result = self._score(outcomes, spoken_for)
             if result is not None and result.total > self.settings.consider:
                 scored[cause] = result
         taken: list[tuple[Key, Score]] = []
@@ -185,7 +185,7 @@ class CausalModel:
                 taken.append((cause, result))
                 explained |= {o.effect for o in pools[cause] if o.effect is not None and _fits(o, result)}
                 for other in list(left):
-                    again = self._score(pools[other], chance, explained)
+                    again = self._score(pools[other], explained)
                     if again is None:
                         del left[other]
                     else:
@@ -195,17 +195,18 @@ class CausalModel:
         kept = self._screened(effect, taken, pools) if len(taken) > 1 else taken
         return [self._edge(cause, effect, result, pools[cause]) for cause, result in kept]
 
-    def _score(self, outcomes: Sequence[Outcome], chance: float, explained: set[Turn]) -> Score | None:
+    def _score(self, outcomes: Sequence[Outcome], explained: set[Turn]) -> Score | None:
         """Score of outcomes; an event that something else explains counts as nothing seen."""
         rest = [o for o in outcomes if o.effect is None or o.effect not in explained]
-        return score(rest, chance, self.settings.watched_weight)
+        return score(rest, self.settings.watched_weight)
 
     def _believed(self, result: Score) -> bool:
         acted = result.own_yes + result.own_no
-        if acted and (result.own <= 0 or result.own_yes < result.own_no):
+        if acted and (result.own <= 0 or result.own_yes < 0.7 * acted):
             return False
         least = self.settings.believe if result.own_yes else self.settings.believe_watched
-        return result.total >= least and result.yes >= 2
+        dated = result.precise >= 1 or (result.own_yes >= 4 and result.total >= least + 3)
+        return result.total >= least and result.yes >= 2 and dated
 
     def _screened(
         self, effect: Key, taken: list[tuple[Key, Score]], pools: Mapping[Key, Sequence[Outcome]]
@@ -261,7 +262,7 @@ class CausalModel:
             gain -= 2.0 * (len(days) - len({int(t.high // _DAY) for t in fits}))
             if best is None or gain > best[0]:
                 best = (gain, minute, fits)
-        if best is None or best[0] < self.settings.believe_watched:
+        if best is None or best[0] < _CLOCK_GAIN:
             return None
         at = f"{best[1] // 60:02d}:{best[1] % 60:02d}"
         seqs = tuple(seq for turn in best[2] for seq in turn.seqs)[-8:]

@@ -40,7 +40,8 @@ WIDEST = 20.0
 _WINDOWS = [(m, m + width) for width in (1, 2, 3, 5) for m in range(0, LONGEST_LAG - width)]
 WINDOWS = np.array(_WINDOWS, np.float64)
 """[W, 2]: shortest and longest lag of every window that is tried, in minutes."""
-_QS = np.array([0.97, 0.8, 0.55])
+_QS = np.array([0.97, 0.85])  # chances that a mechanism works, as far as is supposed
+_PRECISE = 12.0
 
 
 class Turn(NamedTuple):
@@ -71,6 +72,8 @@ class Outcome(NamedTuple):
     """When the exposure was."""
     effect: Turn | None
     """The change that followed."""
+    chance: float
+    """Probability that it came by itself in that bracket."""
 
 
 @dataclass
@@ -164,22 +167,41 @@ class Evidence:
                     self.exposures.setdefault((name, turn.new), []).append(turn)
         self.entered: list[Key] = sorted({(name, turn.new) for name, line in lines.items() for turn in line.turns})
         """Every state that a fixture was seen to enter."""
+        self._busy = self._profile()
         self.rates = {key: self._rate(*key) for key in self.entered}
+        """How often each state is entered by chance (by people, unseen), per minute of an average hour."""
+
+    def _profile(self) -> Floats:
+        """How busy each hour of the day is, [24], mean 1: at night nobody turns anything on."""
+        count = np.full(24, 0.5)
+        for line in self.lines.values():
+            for turn in line.turns:
+                if turn.by != ME and turn.high - turn.low <= 180:
+                    for minute in np.linspace(turn.low, turn.high, 5):
+                        count[int(minute // 60) % 24] += 0.2
+        smooth = (np.roll(count, 1) + 2 * count + np.roll(count, -1)) / 4
+        return np.asarray(smooth / smooth.mean())
+
+    def _chance(self, effect: Key, low: float, high: float) -> float:
+        """Probability that a state is entered by itself in (low, high]."""
+        hours = np.arange(np.floor(low / 60), np.floor(high / 60) + 1)
+        shares = np.minimum((hours + 1) * 60, high) - np.maximum(hours * 60, low)
+        busy = float((self._busy[hours.astype(int) % 24] * shares).sum())
+        return float(np.clip(1 - np.exp(-self.rates[effect] * max(1.0, busy)), 1e-5, 0.95))
 
     def _rate(self, name: str, state: str) -> float:
-        """How often a fixture takes a state by chance, per minute not spent in it."""
         line = self.lines[name]
-        turns = [turn for turn in line.turns if turn.new == state and turn.by is None]
+        turns = [turn for turn in line.turns if turn.new == state and turn.by != ME]
         first = min((turn.low for turn in line.turns), default=0.0)
         last = max((turn.high for turn in line.turns), default=0.0)
         for start, end in line.seen:
             first, last = min(first, start), max(last, end)
         inside = sum(
-            (after.low if after else last) - turn.high
+            ((after.low + after.high) / 2 if after else last) - (turn.low + turn.high) / 2
             for turn, after in zip(line.turns, [*line.turns[1:], None], strict=True)
             if turn.new == state
         )
-        return (len(turns) + 0.5) / max(60.0, last - first - inside)
+        return (len(turns) + 0.5) / max(30.0, last - first - inside)
 
     def outcomes(self, cause: Key, effect: Key) -> list[Outcome]:
         """How every exposure of ``effect`` to ``cause`` ended; those that tell nothing are left out."""
@@ -201,14 +223,18 @@ class Evidence:
         own = turn.by == ME
         if after is not None and after.new == effect[1] and after.by is None:
             low, high = max(0.0, after.low + 1 - turn.high), after.high - turn.low - 1
-            if low <= LONGEST_LAG and high >= 0 and (left is None or after.low + 1 <= left.high):
-                return Outcome(True, low, max(low, high), own, (*turn.seqs, *after.seqs), turn.high, after)
+            if left is not None:
+                high = min(high, left.high - turn.low - 1)  # the cause must still have been there
+            if low <= min(LONGEST_LAG, high):
+                chance = self._chance(effect, after.low, after.high)
+                seqs = (*turn.seqs, *after.seqs)
+                return Outcome(True, low, high, own, seqs, turn.high, after, chance)
         limit = min(after.low if after is not None else np.inf, turn.high + 4 * LONGEST_LAG)
         seen = line.last_seen_within(turn.high, limit)
         if seen is None:
             return None
         until = seen if left is None else min(seen, max(left.low, turn.high))
-        return Outcome(False, until - turn.high, np.inf, own, turn.seqs, turn.high, None)
+        return Outcome(False, until - turn.high, np.inf, own, turn.seqs, turn.high, None, 0.0)
 
 
 class Score(NamedTuple):
@@ -224,14 +250,15 @@ class Score(NamedTuple):
     no: int
     own_yes: int
     own_no: int
+    precise: int
+    """Successes whose lag is known within `_PRECISE` minutes."""
 
 
-def score(outcomes: Sequence[Outcome], rate: float, observed_weight: float = 1.0) -> Score | None:
+def score(outcomes: Sequence[Outcome], observed_weight: float = 1.0) -> Score | None:
     """The best edge that outcomes allow; None if no event is among them.
 
     Args:
         outcomes: of one pair.
-        rate: how often the effect comes by chance, per minute.
         observed_weight: how much an exposure counts that was not the agent's own act, from 0 to 1.
     """
     if not any(outcome.event for outcome in outcomes):
@@ -245,7 +272,7 @@ def score(outcomes: Sequence[Outcome], rate: float, observed_weight: float = 1.0
     passed = np.clip((np.where(event[:, None], low - 1, low) - start + 1) / width, 0, 1)
     inside = np.clip((np.minimum(end, high) - np.maximum(start, low) + 1) / width, 0, 1)
     inside = np.where(event[:, None], inside, 0.0)
-    chance = np.clip(rate * np.where(np.isfinite(high), high - low + 1, 1.0), 1e-5, 0.9)
+    chance = np.array([max(o.chance, 1e-5) for o in outcomes])[:, None]
     q = _QS[:, None, None]
     ratio = np.where(event[:, None], (q * inside + (1 - q * passed) * chance) / chance, 1 - q * passed)
     logs = np.log(np.maximum(ratio, 1e-6)) * np.where(own, 1.0, observed_weight)[None, :, None]
@@ -256,5 +283,6 @@ def score(outcomes: Sequence[Outcome], rate: float, observed_weight: float = 1.0
     counts = passed[:, window] > 0.9
     yes, no = event & fits, ~(event & fits) & counts
     lag = (float(WINDOWS[window, 0]), float(WINDOWS[window, 1]))
-    tallies = [int(x.sum()) for x in (yes, no, yes & own, no & own)]
+    precise = yes & ((high - low)[:, 0] <= _PRECISE)
+    tallies = [int(x.sum()) for x in (yes, no, yes & own, no & own, precise)]
     return Score(float(each.sum()), float(each[own].sum()), lag, strength, *tallies)

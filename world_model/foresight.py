@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any, Protocol
@@ -133,7 +133,8 @@ class Foresight(Queries):
         change = found[-1] if at is None else min(found, key=lambda c: (_distance(c, at), -c.latest.timestamp()))
         if change.by == ME:
             return Estimate(change.by, f"{change.by} did it {change.latest:%Y-%m-%d %H:%M}", change.evidence, 0.95)
-        explained = None if self.causes is None else self.causes.explain(change)
+        # A learned cause that was due just then explains it better than who stood beside it.
+        explained = None if self.causes is None else self.causes.explain(replace(change, by=None))
         if explained is not None and explained.value is not None:
             return explained
         if change.by is not None:

@@ -6,6 +6,8 @@ view. If the only way that they can have taken is a door that leads out of what 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ..records import Cell, Scene
 from .doubt import Doubts
 from .fold import PERSON, SAME_VISIT_S
@@ -46,10 +48,11 @@ class PeopleWatch:
         """Who was last seen on a cell."""
         return next((name for name, (where, _) in sorted(self._now.items()) if where == cell), None)
 
-    def near(self, cell: Cell, at: int) -> list[str]:
-        """People seen beside a cell within a step of ``at``."""
+    def near(self, cells: Iterable[Cell], at: int) -> list[str]:
+        """People seen right beside one of some cells within a step of ``at``: close enough to lay hands on it."""
+        spots = {(x + dx, y + dy) for x, y in cells for dx, dy in (*AHEAD, (0, 0))}
         both = [*self._now.items(), *self._before.items()]
-        return sorted({name for name, (where, t) in both if abs(at - t) <= self._step_s and near(where, cell)})
+        return sorted({name for name, (where, t) in both if abs(at - t) <= self._step_s and where in spots})
 
     def compare(self, view: View, found: Found) -> None:
         """Who has come into a room, who has left one."""

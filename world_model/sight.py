@@ -189,13 +189,16 @@ class SceneWatcher:
                     found.fixtures.append(entry | ({"lesson": True} if lesson else {}))
                 continue
             now = None if life is None else life.now
+            if any(entry["name"] == name for entry in found.fixtures):
+                continue
             if lesson or not state or (now is not None and now.value == state):
                 self._doubts.clear(where)
                 if not lesson:
                     self._spans.see(FIXTURE, name, cell, state, view.t)
                 continue
+            own = acted == "use" and view.ahead in fold.map.cells_of(name)
             doubt = self._doubts.look(where, state, view.t, sighting.certainty, sighting=sighting)
-            own = acted == "use" and cell == view.ahead
+            own = doubt.details["own"] = doubt.details.get("own", False) or own
             if self._doubts.settled(doubt, explained=own):
                 self._doubts.clear(where)
                 was = None if now is None else now.value
@@ -340,7 +343,8 @@ class SceneWatcher:
             elif where[0] == FIXTURE:
                 life = view.fold.fixtures[where[1]]
                 was = None if life.now is None else life.now.value
-                found.fixtures.append(self._fixture_entry(view, found, doubt.details["sighting"], doubt, was))
+                own = doubt.details.get("own", False)
+                found.fixtures.append(self._fixture_entry(view, found, doubt.details["sighting"], doubt, was, own=own))
             elif where[0] == "gone":
                 name = where[2]
                 for item in view.fold.objects.named(name):
@@ -368,10 +372,11 @@ class SceneWatcher:
     def _fixture_entry(
         self, view: View, found: Found, sighting: Sighting, doubt: Doubt, was: str | None, *, own: bool = False
     ) -> dict[str, Any]:
+        cells = view.fold.map.cells_of(sighting.name) or (sighting.cell,)
         self._spans.end(found.spans, FIXTURE, sighting.name)
         return {
             "name": sighting.name, "cell": list(sighting.cell), "state": sighting.state, "was": was,
-            "first": doubt.first, "last": doubt.last, "near": self._people.near(sighting.cell, doubt.first),
+            "first": doubt.first, "last": doubt.last, "near": self._people.near(cells, doubt.first),
             "by": ME if own else None, "certainty": round(doubt.sure, 3),
         }  # fmt: skip
 
@@ -384,7 +389,7 @@ class SceneWatcher:
         return {
             "name": sighting.name, "cell": list(cell), "on": sighting.on, "carrier": carrier,
             "place": carrier or view.fold.map.place_at(cell, sighting.on), "first": doubt.first, "last": doubt.last,
-            "certainty": round(doubt.sure, 3), "near": self._people.near(cell, doubt.first), "clear": clear,
+            "certainty": round(doubt.sure, 3), "near": self._people.near((cell,), doubt.first), "clear": clear,
             "others": [list(c) for c in sorted(doubt.details["others"])],
             "missing": [list(c) for c in sorted(doubt.details["missing"])],
         }  # fmt: skip
@@ -396,7 +401,7 @@ class SceneWatcher:
         return {
             "name": name, "cell": list(stay.cell), "place": stay.value, "last": last, "since": doubt.first,
             "certainty": round(doubt.sure, 3),
-            "near": self._people.near(stay.cell, doubt.first) if doubt.first - last <= 2 * self._step_s else [],
+            "near": self._people.near((stay.cell,), doubt.first) if doubt.first - last <= 2 * self._step_s else [],
         }  # fmt: skip
 
     def _change(self, view: View, found: Found, frame: Image | None) -> Event:
