@@ -132,7 +132,7 @@ class Causes:
                     self.pending.append((house.minute + lag, edge, self.changes[name]))
 
 
-MOST_SHOTS = 17
+MOST_SHOTS = 16
 """The lesson has time for so many pictures of appliances."""
 
 

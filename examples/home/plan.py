@@ -1,7 +1,8 @@
 """The plan of one home: rooms, walls, doors and fixtures, drawn anew from a seed.
 
 A hall two cells wide runs through the middle; bedroom, bathroom and study lie on one side, kitchen and living room on
-the other; everything may be mirrored. Each fixture can be reached from a free cell beside each of its cells.
+the other, with a door between the two; everything may be mirrored. Each fixture can be reached from a free cell beside
+each of its cells.
 """
 
 from __future__ import annotations
@@ -159,6 +160,12 @@ class _Builder:
             step = -1 if wall == 6 else 1
             self.add(f"{area.room} door", "door", area.room, [(x, wall)])
             self.reserved |= {(x, wall + step), (x, wall - step)}
+
+        kitchen, living = self.areas["kitchen"], self.areas["living room"]
+        wall = max(kitchen.x0, living.x0) - 1
+        y = self.rng.choice([11, 12])
+        self.add("dining door", "door", "living room", [(wall, y)])
+        self.reserved |= {(wall - 1, y), (wall + 1, y)}
 
     def windows(self) -> None:
         for name, kind, room in APPLIANCES:

@@ -20,7 +20,7 @@ from .catalogue import ALWAYS, APPLIANCES, COMING, EXTRA, ITEM_NAMES, OTHERS, OW
 from .errands import Errand, Errands, Standing
 from .house import FIRST_MINUTE, LESSON_END, House, Person, Utterance
 from .lesson import Lesson
-from .mechanisms import CauseEdge, Causes, appliance_shots, appliances_of, draw_mechanisms
+from .mechanisms import MOST_SHOTS, CauseEdge, Causes, appliance_shots, appliances_of, draw_mechanisms
 from .plan import Cell, Plan, draw_plan
 from .render import Renderer
 from .residents import Resident, Residents
@@ -249,7 +249,8 @@ def draw_life(seed: int) -> Life:
     mechanisms = draw_mechanisms(rng)
     appliances = set(appliances_of(mechanisms))
     for name, _, _ in rng.sample(APPLIANCES, len(APPLIANCES)):
-        if appliance_shots(appliances | {name}) <= 17 and name not in ("bathroom mat", "fridge alarm", "heater"):
+        fits = appliance_shots(appliances | {name}) <= MOST_SHOTS
+        if fits and name not in ("bathroom mat", "fridge alarm", "heater"):
             appliances.add(name)
     house = House(draw_plan(rng, frozenset(appliances)), seed, rng)
     owner = rng.choice(OWNERS)

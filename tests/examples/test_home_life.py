@@ -8,7 +8,7 @@ from perdure.examples.home.catalogue import GONE, ME
 from perdure.examples.home.errands import Errand, Goal
 from perdure.examples.home.expert import Expert
 from perdure.examples.home.house import LESSON_END, USE
-from perdure.examples.home.mechanisms import FAMILY, Causes, appliance_shots, appliances_of, draw_mechanisms
+from perdure.examples.home.mechanisms import FAMILY, MOST_SHOTS, Causes, appliance_shots, appliances_of, draw_mechanisms
 from perdure.examples.home.world import HomeEnv
 
 
@@ -35,7 +35,7 @@ def test_every_home_has_five_mechanisms_or_more_and_time_to_show_their_fixtures(
     for seed in range(200):
         drawn = draw_mechanisms(random.Random(seed))
         assert len({m.name for m in drawn}) >= 5
-        assert appliance_shots(appliances_of(drawn)) <= 17
+        assert appliance_shots(appliances_of(drawn)) <= MOST_SHOTS
 
 
 @pytest.mark.parametrize("mechanism", [m for m in FAMILY if m.edges], ids=lambda m: m.name)
