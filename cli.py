@@ -232,25 +232,34 @@ def rebuild(
 ) -> None:
     """Drop projections and derive them again from the journal."""
     from .memory import Memory
+    from .world_model import checking
 
     _must_exist(directory)
     with Memory.open(directory, encoders=_encoders(text_encoder, None), upkeep=True) as memory:
-        for name, seq in memory.rebuild(names or ()).items():
+        stored = [name for name in names or () if name != checking.NAME]
+        rebuilt = memory.rebuild(stored) if stored or not names else {}
+        if not names or checking.NAME in names:
+            rebuilt[checking.NAME] = checking.rebuild(memory)
+        for name, seq in rebuilt.items():
             out.print(f"{name}: rebuilt up to record {seq}")
 
 
 @app.command()
 def replay(directory: Directory, text_encoder: TextEncoderOption = DEFAULT_TEXT_ENCODER) -> None:
     """Live the journal again in a private place and compare every projection; exit code 1 if one differs."""
+    from .memory import Memory
     from .memory.replay import replay as relive
+    from .world_model import checking
 
     report = relive(directory, encoders=_encoders(text_encoder, None))
+    with Memory.open(directory, read_only=True) as memory:
+        rows = [*report.rows, checking.compare(memory)]
     table = Table("projection", "stored", "replayed", "")
-    for row in report.rows:
+    for row in rows:
         table.add_row(row.name, row.live[:16], row.replayed[:16], "identical" if row.equal else "[red]differs[/]")
     out.print(table)
     out.print(f"{report.records} records replayed")
-    if not all(row.equal for row in report.rows):
+    if not all(row.equal for row in rows):
         raise typer.Exit(1)
 
 

@@ -8,6 +8,7 @@ Knows files and processes; knows nothing of what is remembered.
     frames/      packs of key frames
     vectors/     sealed vector segments, one folder a space
     kv/          snapshots of the working KV cache
+    world/       snapshot of the world model
     receipts/    proofs of erasure
     lock         held while an agent is awake
 """

@@ -26,7 +26,7 @@ from typing import IO
 
 from perdure.memory import Memory
 from perdure.memory.replay import replay
-from perdure.world_model import WorldModel
+from perdure.world_model import checking
 
 from . import life
 
@@ -89,7 +89,7 @@ def endure(folder: Path, *, seed: int, days: int, kills: int, planner: bool = Tr
         memory.catch_up()
         outage = round(sum(_minutes(gap.interval.start, gap.interval.end) for gap in memory.outages()))
         problems = len(memory.check())
-        differ = sum(not row.equal for row in replay(folder).rows) + _world_differs(memory)
+        differ = sum(not row.equal for row in [*replay(folder).rows, checking.compare(memory)])
         done, repeated = _irreversible(memory)
         records = memory.journal.last_seq()
     return Endured(
@@ -130,17 +130,6 @@ def _lines(stream: IO[str] | None) -> list[str] | IO[str]:
 def _records(folder: Path) -> int:
     with Memory.open(folder, read_only=True) as memory:
         return memory.journal.last_seq()
-
-
-def _world_differs(memory: Memory) -> int:
-    """1 if the world model from its snapshot is not the one that the whole journal gives."""
-    kept = WorldModel(memory)
-    kept.catch_up()
-    fresh = WorldModel()
-    for record in memory.journal.read():
-        fresh.apply(record)
-    fresh.fold.seq = kept.fold.seq
-    return int(kept.fold.digest() != fresh.fold.digest())
 
 
 def _irreversible(memory: Memory) -> tuple[int, int]:
