@@ -34,7 +34,7 @@ from .screening import direct_causes
 CLOCK = "clock"
 """Cause of what happens at a time of day."""
 _DAY = 1440
-_CLOCK_GAIN = 4.0  # nats beyond chance, all minutes of the day counted as tried
+_CLOCK_GAIN = 6.0  # nats beyond chance, all minutes of the day counted as tried
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,16 +156,23 @@ class CausalModel:
         }
         self._trials = {key: sum(turn.by == ME for turn in turns) for key, turns in evidence.exposures.items()}
         self._doubtful = {}
-        clocks = [self._clock(key) for key in evidence.entered]
-        self.clocks = tuple(edge for edge in clocks if edge is not None)
         found: list[Edge] = []
+        clocks: list[Edge] = []
         for effect in evidence.entered:
-            found += self._causes_of(effect, evidence)
+            self.clocks = ()
+            edges, explained = self._causes_of(effect, evidence)
+            clock = self._clock(effect, explained)
+            if clock is not None:
+                self.clocks = (clock,)
+                edges, _ = self._causes_of(effect, evidence)
+                clocks.append(clock)
+            found += edges
         self.edges = tuple(sorted(found, key=lambda edge: edge.key))
+        self.clocks = tuple(clocks)
         return self.edges
 
-    def _causes_of(self, effect: Key, evidence: Evidence) -> list[Edge]:
-        """The believed edges into one state: best first, each explaining changes that no better one did."""
+    def _causes_of(self, effect: Key, evidence: Evidence) -> tuple[list[Edge], set[Turn]]:
+        """The believed edges into one state, best first, each explaining changes that no better one did, and those."""
         pools = {cause: evidence.outcomes(cause, effect) for cause in evidence.exposures if cause != effect}
         spoken_for = self._at_clock(effect)
         scored: dict[Key, Score] = {}
@@ -193,7 +200,7 @@ class CausalModel:
             else:
                 self._doubtful[(*cause, *effect)] = result.total
         kept = self._screened(effect, taken, pools) if len(taken) > 1 else taken
-        return [self._edge(cause, effect, result, pools[cause]) for cause, result in kept]
+        return [self._edge(cause, effect, result, pools[cause]) for cause, result in kept], explained
 
     def _score(self, outcomes: Sequence[Outcome], explained: set[Turn]) -> Score | None:
         """Score of outcomes; an event that something else explains counts as nothing seen."""
@@ -247,9 +254,10 @@ class CausalModel:
 
     # -------------------------------------------------------------------- the clock
 
-    def _clock(self, key: Key) -> Edge | None:
+    def _clock(self, key: Key, explained: set[Turn]) -> Edge | None:
         """A time of day at which a state comes on at least three days, if more of its changes fit it than chance."""
         turns = [t for t in self._lines[key[0]].turns if t.new == key[1] and t.by is None and t.high - t.low <= 120]
+        turns = [t for t in turns if t not in explained]
         days = {int(turn.high // _DAY) for turn in turns}
         if len(days) < 3:
             return None

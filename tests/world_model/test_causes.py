@@ -45,7 +45,9 @@ class Life:
                 if minute % 13 == 0:
                     room = (room + 1) % 3
                 if acting and minute % 13 == 1:
-                    acted = self.rng.choice([name for name in ROOM if ROOM[name] == room and name != "mat"])
+                    acted = self.rng.choice(
+                        [name for name in ROOM if ROOM[name] == room and name not in ("mat", "heater")]
+                    )
                     self._turn(minute, acted, "off" if self.state[acted] == "on" else "on")
                     self.acts.append((self.at(minute), acted, minute))
                 self._mechanisms(minute)
