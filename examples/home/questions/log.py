@@ -6,7 +6,7 @@ events of the journal say it. Nothing of the world model is in it but the map: w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -117,7 +117,7 @@ class Log:
 
 def _only(entry: Mapping[str, Any]) -> str | None:
     """The one person beside it, if there was one."""
-    near = entry.get("near") or ()
+    near: Sequence[Any] = entry.get("near") or ()
     return str(near[0]) if len(near) == 1 else None
 
 

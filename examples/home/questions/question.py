@@ -117,7 +117,7 @@ class ValueScorer:
             away = abs(got - want)
             if kind == "usual":
                 away = min(away % _DAY, _DAY - away % _DAY)
-            return away <= question.tolerance
+            return bool(away <= question.tolerance)
         if kind == "how_often":
             return type(value) is int and bool(abs(value - want) <= question.tolerance)
         if kind in ("order", "changed"):
