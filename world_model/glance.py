@@ -12,7 +12,7 @@ from ..records import Cell, Scene, Sighting
 from .fold import FIXTURE, ITEM, PERSON, Fold, seconds
 from .geography import ME, WALL, ahead
 
-CLOSED = "closed"
+CLOSED, OPEN = "closed", "open"
 UNKNOWN = "something"
 """Name of what perception did not know."""
 

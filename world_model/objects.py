@@ -19,7 +19,7 @@ from .stays import Life, Stay
 LOOK_BACK = 4
 """Stays back in which an item may turn out never to have left."""
 AT_ONCE_STEPS = 3
-CELLS_A_STEP = 2
+CELLS_A_STEP = 3
 """People walk so fast: a thing seen so near within AT_ONCE_STEPS is the same one."""
 SURELY_GONE = 0.9
 """Less sure, a thing that is seen again in its place had never left it."""

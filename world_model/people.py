@@ -1,7 +1,7 @@
 """Who is where: people are seen coming into rooms and leaving them, and beside what happens.
 
 A person who is not seen has left a room if no cell that could have been reached since the last sight of them is out of
-view. If the only way that they can have taken is a door that leads out of what is known, they have left the home.
+view; and has left the home if they stood beside an open door that leads out of what is known.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from ..records import Cell, Scene
 from .doubt import Doubts
 from .fold import PERSON, SAME_VISIT_S
 from .geography import AHEAD, GONE, Geography, near
-from .glance import Found, View
+from .glance import OPEN, Found, View
 from .spans import Spans
 from .stays import Stay
 
 LEAST_CERTAINTY = 0.5
 WHOLE = 0.9
 """Share of a room's cells in view from which nobody in it could be missed."""
-CELLS_A_STEP = 2
-"""People walk so fast."""
+CELLS_A_STEP = 5
+"""People walk no faster."""
 _FOLLOWED_STEPS = 3
 """For so many steps after a sight of a person it is worked out where they can have gone."""
-_NEAR_EXIT = 2
+_NEAR_EXIT = 1
 _UNSEEN = 0.96
 """Certainty that a person is not where all cells were in view; of a room that was nearly in view, less."""
 _UNSEEN_IN_ROOM = 0.8
@@ -92,7 +92,7 @@ class PeopleWatch:
         was = self._spans.end(found.spans, PERSON, name)
         came = now.value if now is not None and (now.gone is None or now.value == GONE) else None
         cleared = self._without.get((name, room))
-        if not follows and self._came_in(known, sighting.cell, first=life is None):
+        if not follows and self._came_in(view, sighting.cell, first=life is None):
             came, cleared = GONE, t - self._step_s
         since = max([s for s in (was, cleared) if s is not None], default=None)
         found.people.append(
@@ -100,27 +100,33 @@ class PeopleWatch:
              "last": t, "since": since, "from": came}
         )  # fmt: skip
 
-    def _came_in(self, known: Geography, cell: Cell, *, first: bool) -> bool:
-        """Beside a way out, where a step ago nobody was: they came in by it."""
+    def _came_in(self, view: View, cell: Cell, *, first: bool) -> bool:
+        """Beside a way out that stands open, where a step ago nobody was: they came in by it."""
+        known = view.fold.map
         for way_out in known.exits:
-            if near(cell, way_out, _NEAR_EXIT):
+            if near(cell, way_out, _NEAR_EXIT) and self._stands_open(view.scene, way_out):
                 inner = [c for dx, dy in AHEAD if (c := (way_out[0] + dx, way_out[1] + dy)) in known.graph]
                 if first or (self._previous is not None and any(c in self._previous.seen for c in inner)):
                     return True
         return False
 
+    def _stands_open(self, scene: Scene | None, way_out: Cell) -> bool:
+        sightings = () if scene is None else scene.sightings
+        return any(s.cell == way_out and s.state == OPEN for s in sightings)
+
     def _maybe_left(self, view: View, found: Found, name: str, now: Stay) -> None:
         """A person not in view: left, if nowhere in the room can they be."""
         cell, seen_at = self._now.get(name, (now.cell, now.last))
         steps = (view.t - seen_at) // self._step_s
-        out, certainty = False, _UNSEEN_IN_ROOM
-        if cell is not None and steps <= _FOLLOWED_STEPS:
-            area = _reach(view.fold.map, cell, CELLS_A_STEP * steps)
+        known, out, certainty = view.fold.map, False, _UNSEEN_IN_ROOM
+        if cell is not None and steps == 1 and self._gone_out(view, cell):
+            out, certainty = True, _UNSEEN
+        elif cell is not None and steps <= _FOLLOWED_STEPS:
+            area = _reach(known, cell, CELLS_A_STEP * steps)
             hidden = {c for c in area if c not in view.scene.seen or c in view.scene.unreadable}
-            if any(view.fold.map.room_at(c) == now.value for c in hidden - set(view.fold.map.exits)):
+            if any(known.room_at(c) == now.value for c in hidden - set(known.exits)):
                 return
-            exits = [e for e in view.fold.map.exits if any(near(e, c) for c in area)]
-            out, certainty = bool(exits) and not hidden - set(exits), _UNSEEN
+            certainty = _UNSEEN
         elif view.coverage.get(now.value, 0.0) < WHOLE:
             return
         doubt = self._doubts.look(("left", name), now.value, view.t, certainty)
@@ -132,6 +138,13 @@ class PeopleWatch:
             {"name": name, "kind": "left", "room": now.value, "cell": None, "first": doubt.first, "last": last,
              "since": last, "from": None, "to": GONE if out else None}
         )  # fmt: skip
+
+    def _gone_out(self, view: View, cell: Cell) -> bool:
+        """Not there any more, who a step ago stood beside a way out that stands open."""
+        if cell not in view.scene.seen or cell in view.scene.unreadable:
+            return False
+        exits = [e for e in view.fold.map.exits if near(cell, e, _NEAR_EXIT)]
+        return any(self._stands_open(view.scene, e) for e in exits)
 
 
 def _reach(known: Geography, cell: Cell, steps: int) -> set[Cell]:
