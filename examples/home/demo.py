@@ -7,10 +7,10 @@ random, and one of a scripted expert that knows the true state. Then rivals answ
 from __future__ import annotations
 
 import contextlib
+import json
 import pickle
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,13 +19,17 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from perdure.agent import Parts, RemoteBody, default_parts
+from perdure.agent.inspector import export_page
+from perdure.memory import Memory
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from . import life
 from .errands import Errand
-from .examined import Judged
+from .examined import START, Judged
 from .expert import Expert
+from .figures import DayCost, Figures, causal_graph, day_row
+from .report import benchmark, compared, text, write
 from .world import DAY, HomeEnv
 
 
@@ -40,7 +44,91 @@ class Lives:
     """Errands of the expert's life."""
     folder: Path
     """The robot's directory."""
-    seconds: float
+    reader: Any
+    """The planner, to read the whole log for comparison; None if there is none."""
+
+
+def run(folder: Path, *, seed: int, days: int, planner: str | None, console: Console, command: str) -> dict[str, Any]:
+    """Live, ask, compare and report; returns what ``--json`` writes.
+
+    Args:
+        folder: where the robot's directory and the report go; earlier ones of this seed are replaced.
+        seed, days: of the home.
+        planner: see `default_parts`; None: errands are not understood.
+        console: for progress and the report.
+        command: how it was called, for the JSON.
+    """
+    began = time.monotonic()
+    lives = live_all(folder, seed=seed, days=days, planner=planner, console=console)
+    figures = figures_of(lives, console)
+    console.print(text(figures), markup=False)
+    page = folder / f"memory-{seed}.html"
+    with Memory.open(lives.folder, read_only=True) as memory:
+        export_page(memory, page)
+    files = [*write(figures, folder / f"report-{seed}", command), page]
+    console.print("\n".join(f"wrote {path}" for path in files))
+    console.print(f'ask it yourself: perdure ask {lives.folder} "Where are the keys?"')
+    console.print(f"{time.monotonic() - began:.0f} s in all")
+    found: dict[str, Any] = json.loads((folder / f"report-{seed}" / "report.json").read_text("utf-8"))
+    return found
+
+
+def figures_of(lives: Lives, console: Console) -> Figures:
+    """Put the questions to the rivals as well, and gather all figures."""
+    lived = lives.lived
+    with _bar(console) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def progress(what: str, done: int, number: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(f"the same questions: {what}", total=number)
+            bar.update(tasks[what], completed=done)
+
+        grades = compared(
+            lived.asked, lives.folder, lived.truth, lived.plan, START, reader=lives.reader, on_progress=progress
+        )
+    errands_of = {"expert": lives.expert}
+    if lives.at_random is not None:
+        errands_of["random proposer"] = lives.at_random.errands
+    return Figures(
+        seed=lived.seed,
+        days=[DayCost([1e3 * s for s in day.step_s], day.decisions, day.rss_mb, day.disk_mb) for day in lived.days],
+        grades=grades,
+        errands=lived.judged.errands,
+        errands_of=errands_of,
+        violations=len(lived.judged.violations),
+        percepts=lived.judged.percepts,
+        graph=causal_graph(lived.edges, lived.judged.causes),
+    )
+
+
+def bench_life(folder: Path, *, seed: int, days: int, console: Console, command: str) -> dict[str, Any]:
+    """A long life, thinly: no planner, no questions, no rivals; rows of what each day cost."""
+    home = folder / f"long-{seed}.perdure"
+    shutil.rmtree(home, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _bar(console) as bar, TemporaryDirectory(prefix="perdure-home-") as sockets:
+        lived = _own_life(home, Path(sockets) / "home", Parts(), seed, days, bar, questions=False)
+    costs = [DayCost([1e3 * s for s in day.step_s], day.decisions, day.rss_mb, day.disk_mb) for day in lived.days]
+    figures = Figures(seed, costs, {}, lived.judged.errands)
+    entries = [day_row(day) for day in figures.days]
+    rows = []
+    for metric, unit in (("step_ms_p50", "ms"), ("step_ms_p95", "ms"), ("rss_mb", "MB"), ("disk_mb", "MB")):
+        early, late = entries[1][metric], entries[days - 1][metric]
+        rows.append(
+            {
+                "bench": "life",
+                "case": f"home {seed}, day {days}",
+                "metric": metric,
+                "value": late,
+                "unit": unit,
+                "spread": None,
+                "peer": "day 2 of the same life",
+                "peer_value": early,
+                "ratio": round(early / late, 3) if late else None,
+            }
+        )
+    return {**benchmark(command), "rows": rows, "days": entries}
 
 
 def live_all(
@@ -55,7 +143,6 @@ def live_all(
         console: for progress.
         at_random: also live with random proposals.
     """
-    began = time.monotonic()
     home = folder / f"home-{seed}.perdure"
     other = folder / f"random-{seed}.perdure"
     for old in (home, other):
@@ -68,10 +155,12 @@ def live_all(
         lived = _own_life(home, Path(sockets) / "home", parts, seed, days, bar)
         expert = _expert_life(seed, days, bar)
         judged = None if beside is None else _wait(beside, other, bar)
-    return Lives(lived, judged, expert, home, time.monotonic() - began)
+    return Lives(lived, judged, expert, home, parts.planner)
 
 
-def _own_life(home: Path, address: Path, parts: Parts, seed: int, days: int, bar: Progress) -> life.Lived:
+def _own_life(
+    home: Path, address: Path, parts: Parts, seed: int, days: int, bar: Progress, *, questions: bool = True
+) -> life.Lived:
     task = bar.add_task(f"{days} days in home {seed}", total=days * DAY)
 
     def tick(minutes: int, robot: Any) -> None:
@@ -79,7 +168,7 @@ def _own_life(home: Path, address: Path, parts: Parts, seed: int, days: int, bar
             bar.update(task, completed=minutes)
 
     with life.world(seed, days, address, idle_s=None), RemoteBody(address) as body:
-        lived = life.live(body, home, parts, seed=seed, days=days, on_minute=tick)
+        lived = life.live(body, home, parts, seed=seed, days=days, questions=questions, on_minute=tick)
     bar.update(task, completed=days * DAY)
     return lived
 
@@ -107,8 +196,8 @@ def _beside(folder: Path, address: Path, seed: int, days: int) -> _Beside:
     """A life with random proposals, in processes beside the robot's own."""
     stack = contextlib.ExitStack()
     stack.enter_context(life.world(seed, days, address, idle_s=None))
-    command = [sys.executable, "-P", "-m", life.__name__, "agent", str(seed), str(days), str(address), str(folder)]
-    return _Beside(stack, subprocess.Popen([*command, "random"], stdout=subprocess.DEVNULL))
+    command = life.command("agent", seed, days, address, str(folder), "random")
+    return _Beside(stack, subprocess.Popen(command, stdout=subprocess.DEVNULL))
 
 
 def _wait(beside: _Beside, folder: Path, bar: Progress) -> Judged:

@@ -31,6 +31,10 @@ from perdure.world_model import checking
 from . import life
 
 _MINUTES_A_DAY = 1440
+_IDLE_S = 0.1
+"""Real seconds of a world minute without the robot: a restart costs it about an hour ..."""
+_OUTAGE_MINUTES = 70
+"""... at most, on a busy machine, with the time to kill it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +76,11 @@ def endure(folder: Path, *, seed: int, days: int, kills: int, planner: bool = Tr
     slowest = 0.0
     with TemporaryDirectory(prefix="perdure-home-") as place:
         address = Path(place) / "world"
-        with life.world(seed, days, address):
+        with life.world(seed, days, address, idle_s=_IDLE_S):
             lived = 0
             for left in range(kills, -1, -1):
-                stretch = (days * _MINUTES_A_DAY - lived) // (left + 1)
+                gone = lived + _OUTAGE_MINUTES * (kills - left)
+                stretch = max(20, (days * _MINUTES_A_DAY - gone) // (left + 1))
                 until = max(10, rng.randrange(stretch // 2, stretch + stretch // 2)) if left else None
                 minutes, acknowledged, opened, ended = _one_life(folder, address, seed, days, until, planner, rng)
                 slowest = max(slowest, opened)
@@ -102,8 +107,7 @@ def _one_life(
     folder: Path, address: Path, seed: int, days: int, until: int | None, planner: bool, rng: random.Random
 ) -> tuple[int, int, float, bool]:
     """One stretch: minutes lived, newest acknowledged record, seconds until the first minute, whether it ended."""
-    command = [sys.executable, "-P", "-m", life.__name__, "agent", str(seed), str(days), str(address), str(folder)]
-    command += ["planner"] if planner else []
+    command = life.command("agent", seed, days, address, str(folder), *(["planner"] if planner else []))
     began, opened = time.monotonic(), 0.0
     minutes = acknowledged = 0
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

@@ -1,7 +1,7 @@
 """One life in the home: the world in a process of its own, the robot in another, questions on the way and at the end.
 
-    python -P -m perdure.examples.home.life world SEED DAYS SOCKET
-    python -P -m perdure.examples.home.life agent SEED DAYS SOCKET DIR
+    python -P -m perdure.examples.home world SEED DAYS SOCKET PACE
+    python -P -m perdure.examples.home agent SEED DAYS SOCKET DIR [planner] [random] [questions]
 
 A life can be cut off by ``kill -9`` at any instant: the world goes on, and `live` goes on in it where it can.
 """
@@ -21,6 +21,7 @@ import psutil
 from perdure.agent import LifeReport, Parts, RemoteBody, default_parts
 from perdure.clock import WorldClock
 from perdure.records import Answer, Observation
+from perdure.world_model.causes import Edge
 
 from .examined import Judged, run_world
 from .plan import Plan
@@ -57,15 +58,21 @@ class Lived:
     judged: Judged
     truth: Truth
     plan: Plan
+    edges: tuple[Edge, ...]
+    """What brings about what, as the robot learned it."""
     seconds: float
+
+
+def command(role: str, seed: int, days: int, address: Path, *rest: str) -> list[str]:
+    """How a process of a life is started; see the top of the module."""
+    return [sys.executable, "-P", "-m", __package__ or "", role, str(seed), str(days), str(address), *rest]
 
 
 @contextlib.contextmanager
 def world(seed: int, days: int, address: Path, *, idle_s: float | None = IDLE_S) -> Iterator[subprocess.Popen[bytes]]:
     """A world in a process of its own; killed on leaving."""
     pace = "none" if idle_s is None else str(idle_s)
-    command = [sys.executable, "-P", "-m", __spec__.name, "world", str(seed), str(days), str(address), pace]
-    process = subprocess.Popen(command)
+    process = subprocess.Popen(command("world", seed, days, address, pace))
     try:
         yield process
     finally:
@@ -126,7 +133,8 @@ def live(
         last.rss_mb, last.disk_mb = _resident_mb(), _disk_mb(folder)
         truth, plan = body.call("history")
         judged = body.call("judged")
-    return Lived(seed, [d for d in spent if d.step_s], asked, judged, truth, plan, time.monotonic() - began)
+        edges = robot.learn_causes()
+    return Lived(seed, [d for d in spent if d.step_s], asked, judged, truth, plan, edges, time.monotonic() - began)
 
 
 class _Watched:
@@ -181,7 +189,3 @@ def main(arguments: list[str]) -> None:
             questions="questions" in rest, on_minute=_say,
         )  # fmt: skip
     Path(f"{last}.lived").write_bytes(pickle.dumps(lived))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -191,15 +191,18 @@ def _table(lines: Sequence[Sequence[str]]) -> str:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def as_json(figures: Figures, command: str) -> dict[str, Any]:
-    """The report in the form in which all benchmarks of this project speak."""
+def benchmark(command: str) -> dict[str, Any]:
+    """The head of what a benchmark writes: machine, commit, command."""
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False, cwd=Path(__file__).parent
     ).stdout.strip()
+    return {"machine": f"cpu{os.cpu_count()}", "commit": commit, "command": command}
+
+
+def as_json(figures: Figures, command: str) -> dict[str, Any]:
+    """The report in the form in which all benchmarks of this project speak."""
     return {
-        "machine": f"cpu{os.cpu_count()}",
-        "commit": commit,
-        "command": command,
+        **benchmark(command),
         "rows": rows(figures),
         "summary": summary(figures),
         "days": [day_row(day) for day in figures.days],

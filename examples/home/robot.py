@@ -32,7 +32,7 @@ from perdure.perception.scenes import SceneReader
 from perdure.perception.statements import parse_statements
 from perdure.records import Event, Observation, OutcomeStatus, Pose, Record, Scene, Trust
 from perdure.world_model import SceneWatcher
-from perdure.world_model.causes import CausalModel
+from perdure.world_model.causes import CausalModel, Edge
 
 from . import skills
 from .skills import CLOSED, FLOOR, OPEN, Failed, Move, Skill
@@ -419,6 +419,11 @@ class HomeRobot(Agent):
             except Failed:
                 continue
 
+    def learn_causes(self) -> tuple[Edge, ...]:
+        """Learn what brings about what from all that is known by now."""
+        self.world.learn_causes()
+        return self._causes.edges
+
     def rest(self, observation: Observation, budget_s: float | None) -> None:
         """Four times a day: learn habits and causes, let old pictures fade, and leave a snapshot of what is known."""
         if self._now_s - self.state.rested_s < _REST_S:
@@ -427,7 +432,7 @@ class HomeRobot(Agent):
         self.state.rested_s = self._now_s
         if first:
             return
-        self.world.learn_causes()
+        self.learn_causes()
         self.memory.fade(_FRAME_BUDGET, keep=is_lesson)
         self.world.snapshot()
 
