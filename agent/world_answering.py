@@ -398,6 +398,8 @@ def _within_looks(search: Search, happened: Happened, within: Interval, place: s
         return True
     if within.start is None or within.end is None:
         return False
+    if any(_on_its_way(search, change.thing, at) for at in (within.start, within.end)):
+        return False
     before = search.world.place_of(change.thing, within.start)
     after = search.world.place_of(change.thing, within.end)
     sides = ((before, change.old), (after, change.new))

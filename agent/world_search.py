@@ -17,7 +17,7 @@ from .findings import Asked, Finding, describe_time, evidence_of, unknown
 from .moves import ME, Happened, fits, joined
 from .queries import Happening, Query
 
-DATED = timedelta(minutes=40)
+DATED = timedelta(minutes=25)
 """A change whose looks are further apart has no time worth saying."""
 MOST_EVIDENCE = 5
 

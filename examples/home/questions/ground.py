@@ -150,11 +150,13 @@ class Ground:
         if change.kind == "left":
             return False
         bracket = self.seen.bracket(change)
-        if not WIDE <= bracket.width < 10**6 or (bracket.after or 0) > self.asked:
+        before, after = bracket.before, bracket.after
+        if before is None or after is None or after - before < WIDE or after > self.asked:
             return False
-        return (
-            bracket.before is not None and change.end - bracket.before >= 30 and (bracket.after or 0) - change.end >= 30
-        )
+        places = (change.old, change.new) if change.kind == "moved" else ()
+        if any(self.seen.share(place, before + 1, after - 1) > 0 for place in places):
+            return False  # an empty place tells when as well
+        return change.end - before >= 30 and after - change.end >= 30
 
     def seen_doing(self, change: Change) -> bool:
         """Whether one could see who opened or switched something: in view, and nobody else beside it."""

@@ -197,7 +197,7 @@ def changed(ground: Ground, answerable: bool) -> Candidate | None:
             continue
         if answerable and not all(_told(ground, moves, first, last) for moves in moved.values()):
             continue
-        wide = all(ground.seen.bracket(c).width >= WIDE for moves in moved.values() for c in moves)
+        wide = all(WIDE <= ground.seen.bracket(c).width < 10**6 for moves in moved.values() for c in moves)
         if not answerable and not (wide and _room_unseen(ground, room, first - 40, last + 40)):
             continue
         slots = {"room": room, "between": ground.times.between(first, last)}
@@ -219,11 +219,10 @@ def _moved_in(ground: Ground, room: str, first: int, last: int) -> dict[str, lis
     """Items moved within, into or out of a room, with their moves; None if it is open to dispute which these are."""
     found = {}
     for item in ground.truth.items:
-        moves = [
-            c
-            for c in ground.seen.changes
-            if c.thing == item and c.kind == "moved" and c.end >= first and c.begin <= last
-        ]
+        all_moves = [c for c in ground.seen.changes if c.thing == item and c.kind == "moved"]
+        moves = [c for c in all_moves if c.end >= first and c.begin <= last]
+        if any(_may_reach(ground, c, room, first, last) for c in all_moves if c not in moves):
+            return None
         places = [ground.truth.position(item, m) for m in (first, last)]
         ways = {ground.plan.room_of(p) for c in moves for p in (c.old, c.new)}
         if not moves or room not in ways:
@@ -234,6 +233,18 @@ def _moved_in(ground: Ground, room: str, first: int, last: int) -> dict[str, lis
             return None
         found[item] = moves
     return found
+
+
+def _may_reach(ground: Ground, move: Change, room: str, first: int, last: int) -> bool:
+    """Whether a move of another time could, by the looks, have been in a window."""
+    if room not in (ground.plan.room_of(move.old), ground.plan.room_of(move.new)):
+        return False
+    if move.end < first:
+        after = ground.seen.first_after(move.thing, move.end)
+        settled = after is not None and after[1] == move.new
+        return not settled or after is None or after[0] >= first
+    before = ground.seen.last_before(move.thing, move.begin - 1)
+    return before is None or before[0] <= last
 
 
 def _tellable(ground: Ground, item: str, first: int, last: int) -> bool:

@@ -7,8 +7,8 @@ number of things and times at random and gives up with None.
 from __future__ import annotations
 
 from ..catalogue import GONE, ME
-from .ground import STATES_ASKED, TRIES, WIDE, Candidate, Ground, pick, sayable, unseen
-from .wordings import DAY, the, was
+from .ground import STATES_ASKED, TRIES, WIDE, Candidate, Ground, part_of, pick, sayable, unseen
+from .wordings import DAY, PARTS, the, was
 
 # --- where ------------------------------------------------------------------------------------------------------------
 
@@ -125,6 +125,35 @@ def where_before(ground: Ground, answerable: bool) -> Candidate | None:
             needs_events=2,
             proof=ground.proof(change),
             key=("before", change),
+            spec={"thing": change.thing},
+        )
+    return None
+
+
+def where_taken(ground: Ground, answerable: bool) -> Candidate | None:
+    """Where somebody put something, twins included; nothing that nobody could know is asked in this way."""
+    if not answerable:
+        return None
+    moves = [c for c in ground.seen.changes if c.kind == "moved" and c.by in ground.people and c.begin > ground.first]
+    for change in pick(ground, moves):
+        name, part = ground.name(change.thing), part_of(change.end)
+        day = change.end // DAY
+        same = [c for c in moves if ground.name(c.thing) == name and c.by == change.by and c.end // DAY == day]
+        alone = sum(part_of(c.end) == part for c in same) == 1 and change.end % DAY >= PARTS["morning"][0]
+        bracket = ground.seen.bracket(change)
+        seen = ground.seen.doer_seen(change) and bracket.after is not None and bracket.after - change.end <= 60
+        if not alone or not seen or (bracket.after or 0) > ground.asked or GONE in (change.old, change.new):
+            continue
+        slots = {"x": the(name), "p": str(change.by), "part": ground.times.part(change.end)}
+        return Candidate(
+            "where",
+            "where_taken",
+            slots,
+            change.new,
+            True,
+            needs_events=2,
+            proof=((change.begin, bracket.after or change.end),),
+            key=("taken", change),
             spec={"thing": change.thing},
         )
     return None
