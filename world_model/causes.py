@@ -28,12 +28,14 @@ import numpy as np
 
 from ..errors import BadInput
 from ..records import Change, Estimate
-from .exposures import LONGEST_LAG, ME, Evidence, Key, Outcome, Score, Timeline, Turn, score, timelines
+from .exposures import LONGEST_LAG, Evidence, Key, Outcome, Score, Timeline, Turn, score, timelines
 from .screening import direct_causes
 
 CLOCK = "clock"
 """Cause of what happens at a time of day."""
 _DAY = 1440
+_MOST_WATCHED = 4
+_LEAST_VALUE = 0.05
 _CLOCK_GAIN = 6.0  # nats beyond chance, all minutes of the day counted as tried
 
 
@@ -41,9 +43,9 @@ _CLOCK_GAIN = 6.0  # nats beyond chance, all minutes of the day counted as tried
 class CauseSettings:
     """How much evidence makes an edge."""
 
-    believe: float = 7.5
+    believe: float = 9.0
     """Log likelihood ratio (nats) from which an edge is believed if own acts support it ..."""
-    believe_watched: float = 10.0
+    believe_watched: float = 11.0
     """... and if it was only watched."""
     consider: float = 2.5
     """From which a pair is worth an experiment."""
@@ -51,6 +53,8 @@ class CauseSettings:
     """How much watching counts beside acting, from 0 to 1: what is watched may have a common cause."""
     trials: int = 3
     """Own trials of each state that are wanted before it is taken to bring about nothing."""
+    confirm: int = 5
+    """Own trials that are wanted of an edge before it is left alone."""
 
     def __post_init__(self) -> None:
         if not 0 < self.watched_weight <= 1 or self.believe <= 0 or self.trials < 1:
@@ -127,6 +131,8 @@ class CausalModel:
         self._lines: dict[str, Timeline] = {}
         self._doubtful: dict[tuple[str, str, str, str], float] = {}
         self._trials: dict[Key, int] = {}
+        """Own acts that were left alone long enough to show something."""
+        self._attempts: dict[Key, int] = {}
         self._states: dict[str, list[str]] = {}
 
     # ---------------------------------------------------------------------- learning
@@ -154,7 +160,7 @@ class CausalModel:
             name: list(dict.fromkeys(state for turn in line.turns for state in (turn.old, turn.new)))
             for name, line in self._lines.items()
         }
-        self._trials = {key: sum(turn.by == ME for turn in turns) for key, turns in evidence.exposures.items()}
+        self._trials = {key: evidence.trials(key) for key in evidence.exposures}
         self._doubtful = {}
         found: list[Edge] = []
         clocks: list[Edge] = []
@@ -406,35 +412,39 @@ class CausalModel:
         """
         found = []
         for fixture, now in sorted(states.items()):
-            for state in self._states.get(fixture, ()) or ():
-                if state != now:
-                    found.append(self._experiment(fixture, state))
-            if fixture not in self._states:
-                found.append(Experiment(fixture, "", (), LONGEST_LAG // 2, 1.0))
-        found = [experiment for experiment in found if experiment.value > 0.05]
+            others = [state for state in self._states.get(fixture, ()) if state != now]
+            found += [self._experiment(fixture, state) for state in others or [""]]
+        found = [experiment for experiment in found if experiment.value > _LEAST_VALUE]
         return sorted(found, key=lambda experiment: (-experiment.value, experiment.fixture))[:count]
 
     def tried(self, fixture: str, state: str) -> None:
-        """An experiment was done: it is worth less until the next `learn` shows what came of it."""
-        self._trials[fixture, state] = self._trials.get((fixture, state), 0) + 1
+        """An experiment was begun: it is worth less until the next `learn` shows what came of it."""
+        self._attempts[fixture, state] = self._attempts.get((fixture, state), 0) + 1
 
     def _experiment(self, fixture: str, state: str) -> Experiment:
-        tried = self._trials.get((fixture, state), 0)
-        value = max(0.0, 1.0 - tried / self.settings.trials)
-        watch, minutes = [], 0.0
+        """``state`` is empty if the fixture was never seen in another one than now."""
+        settings = self.settings
+        keys = [(fixture, state)] if state else [key for key in self._attempts if key[0] == fixture]
+        trials = sum(self._trials.get(key, 0) for key in keys)
+        tried = max(trials, sum(self._attempts.get(key, 0) for key in keys))
+        value = max(0.0, 1.0 - tried / settings.trials)
+        suspects: list[tuple[float, str]] = []
+        minutes = 0.0
         for key, total in self._doubtful.items():
             if key[:2] == (fixture, state):
-                value += min(1.0, total / self.settings.believe) * 0.8 ** max(0, tried - 1)
-                watch.append(key[2])
+                suspects.append((min(1.0, total / settings.believe), key[2]))
         for edge in self.edges:
             if (edge.cause, edge.cause_state) == (fixture, state):
                 minutes = max(minutes, edge.lag_max)
-                if edge.acted < self.settings.trials:
-                    value += 1.5 / (1 + edge.acted)
-                    watch.append(edge.effect)
-        return Experiment(
-            fixture, state, tuple(dict.fromkeys(watch)), int(minutes) or LONGEST_LAG // 2, round(value, 3)
-        )
+                if edge.acted < settings.confirm:
+                    suspects.append((1.2 * (1 - edge.acted / settings.confirm), edge.effect))
+        suspects.sort(reverse=True)
+        if suspects:
+            value += suspects[0][0] * 0.8 ** max(0, tried - settings.trials)
+        if trials and not suspects and tried % 2 == 0:
+            minutes = LONGEST_LAG  # now and then wait for what takes long
+        watch = tuple(dict.fromkeys(effect for _, effect in suspects))[:_MOST_WATCHED]
+        return Experiment(fixture, state, watch, int(minutes) or LONGEST_LAG // 2, round(value, 3))
 
     # ------------------------------------------------------------------------- state
 

@@ -35,6 +35,10 @@ Floats = NDArray[np.float64]
 
 LONGEST_LAG = 36
 """Minutes after which an effect is no longer looked for."""
+_LEFT_ALONE = 8.0
+_GONE_BY = 0.5  # weight of "nothing happened" if that was only seen when the cause had left again
+_STILL = LONGEST_LAG + 24
+"""Minutes after a cause in which an effect that is still not there is taken never to have been."""
 WIDEST = 20.0
 """Minutes: a cause whose time is known less well than this tells nothing."""
 _WINDOWS = [(m, m + width) for width in (1, 2, 3, 5) for m in range(0, LONGEST_LAG - width)]
@@ -74,6 +78,8 @@ class Outcome(NamedTuple):
     """The change that followed."""
     chance: float
     """Probability that it came by itself in that bracket."""
+    weight: float
+    """How much it counts, from 0 to 1."""
 
 
 @dataclass
@@ -203,6 +209,14 @@ class Evidence:
         )
         return (len(turns) + 0.5) / max(30.0, last - first - inside)
 
+    def trials(self, cause: Key) -> int:
+        """How often the agent itself brought a state about and left it long enough to see what follows."""
+        line, count = self.lines[cause[0]], 0
+        for turn in self.exposures.get(cause, ()):
+            after = line.next_turn(turn.high)
+            count += turn.by == ME and (after is None or after.low - turn.high >= _LEFT_ALONE)
+        return count
+
     def outcomes(self, cause: Key, effect: Key) -> list[Outcome]:
         """How every exposure of ``effect`` to ``cause`` ended; those that tell nothing are left out."""
         found = []
@@ -228,13 +242,14 @@ class Evidence:
             if low <= min(LONGEST_LAG, high):
                 chance = self._chance(effect, after.low, after.high)
                 seqs = (*turn.seqs, *after.seqs)
-                return Outcome(True, low, high, own, seqs, turn.high, after, chance)
-        limit = min(after.low if after is not None else np.inf, turn.high + 4 * LONGEST_LAG)
-        seen = line.last_seen_within(turn.high, limit)
+                return Outcome(True, low, high, own, seqs, turn.high, after, chance, 1.0)
+        seen = line.last_seen_within(turn.high, min(after.low if after is not None else np.inf, turn.high + _STILL))
         if seen is None:
             return None
-        until = seen if left is None else min(seen, max(left.low, turn.high))
-        return Outcome(False, until - turn.high, np.inf, own, turn.seqs, turn.high, None, 0.0)
+        until, weight = seen, 1.0
+        if left is not None and seen > left.low:  # the effect may have come and gone with its cause
+            until, weight = max(left.low, turn.high), _GONE_BY
+        return Outcome(False, until - turn.high, np.inf, own, turn.seqs, turn.high, None, 0.0, weight)
 
 
 class Score(NamedTuple):
@@ -275,7 +290,8 @@ def score(outcomes: Sequence[Outcome], observed_weight: float = 1.0) -> Score | 
     chance = np.array([max(o.chance, 1e-5) for o in outcomes])[:, None]
     q = _QS[:, None, None]
     ratio = np.where(event[:, None], (q * inside + (1 - q * passed) * chance) / chance, 1 - q * passed)
-    logs = np.log(np.maximum(ratio, 1e-6)) * np.where(own, 1.0, observed_weight)[None, :, None]
+    weight = np.where(own, 1.0, observed_weight) * np.array([o.weight for o in outcomes])
+    logs = np.log(np.maximum(ratio, 1e-6)) * weight[None, :, None]
     totals = logs.sum(1) - 0.15 * (width[0] - 2)  # a narrow window that fits as well says more
     best = np.unravel_index(int(totals.argmax()), totals.shape)
     strength, window = float(_QS[best[0]]), int(best[1])

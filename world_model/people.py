@@ -23,7 +23,6 @@ CELLS_A_STEP = 5
 """People walk no faster."""
 _FOLLOWED_STEPS = 3
 """For so many steps after a sight of a person it is worked out where they can have gone."""
-_NEAR_EXIT = 1
 _UNSEEN = 0.96
 """Certainty that a person is not where all cells were in view; of a room that was nearly in view, less."""
 _UNSEEN_IN_ROOM = 0.8
@@ -104,7 +103,7 @@ class PeopleWatch:
         """Beside a way out that stands open, where a step ago nobody was: they came in by it."""
         known = view.fold.map
         for way_out in known.exits:
-            if near(cell, way_out, _NEAR_EXIT) and self._stands_open(view.scene, way_out):
+            if near(cell, way_out, 2) and self._stands_open(view.scene, way_out):
                 inner = [c for dx, dy in AHEAD if (c := (way_out[0] + dx, way_out[1] + dy)) in known.graph]
                 if first or (self._previous is not None and any(c in self._previous.seen for c in inner)):
                     return True
@@ -143,7 +142,7 @@ class PeopleWatch:
         """Not there any more, who a step ago stood beside a way out that stands open."""
         if cell not in view.scene.seen or cell in view.scene.unreadable:
             return False
-        exits = [e for e in view.fold.map.exits if near(cell, e, _NEAR_EXIT)]
+        exits = [e for e in view.fold.map.exits if near(cell, e)]
         return any(self._stands_open(view.scene, e) for e in exits)
 
 
