@@ -35,6 +35,7 @@ CLOCK = "clock"
 """Cause of what happens at a time of day."""
 _DAY = 1440
 _MOST_WATCHED = 4
+_RARE = 2.5  # nats more for each success short of four: with thousands of pairs, twice may be luck
 _LEAST_VALUE = 0.05
 _CLOCK_GAIN = 6.0  # nats beyond chance, all minutes of the day counted as tried
 
@@ -218,6 +219,7 @@ class CausalModel:
         if acted and (result.own <= 0 or result.own_yes < 0.7 * acted):
             return False
         least = self.settings.believe if result.own_yes else self.settings.believe_watched
+        least += _RARE * max(0, 4 - result.yes)
         dated = result.precise >= 1 or (result.own_yes >= 4 and result.total >= least + 3)
         return result.total >= least and result.yes >= 2 and dated
 

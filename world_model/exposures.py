@@ -300,5 +300,6 @@ def score(outcomes: Sequence[Outcome], observed_weight: float = 1.0) -> Score | 
     yes, no = event & fits, ~(event & fits) & counts
     lag = (float(WINDOWS[window, 0]), float(WINDOWS[window, 1]))
     precise = yes & ((high - low)[:, 0] <= _PRECISE)
-    tallies = [int(x.sum()) for x in (yes, no, yes & own, no & own, precise)]
+    surely = np.array([o.weight == 1.0 for o in outcomes])
+    tallies = [int(x.sum()) for x in (yes, no, yes & own, no & own & surely, precise)]
     return Score(float(each.sum()), float(each[own].sum()), lag, strength, *tallies)
