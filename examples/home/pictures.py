@@ -5,7 +5,6 @@ Matplotlib is imported here alone, without a display.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import matplotlib
@@ -16,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 
-from .figures import OURS, Figures, day_row
+from .figures import OURS, Figures, Key, day_row
 from .questions.question import KINDS, wilson
 
 _COLOURS = {OURS: "#0b6e4f", "true_percepts": "#9ec9b8", "true_memory": "#c9ddd4"}
@@ -94,56 +93,55 @@ def _days(figure: Figure, figures: Figures) -> None:
     decisions.bar(days, [r["llm_decisions"] for r in rows], color="#8e6c8a")
     decisions.set_title("decisions by the language model")
     for axes in (times, memory, disk, decisions):
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.12 * max(axes.get_ylim()[1], 1e-6))
         axes.set_xticks(days if len(days) <= 10 else days[:: max(1, len(days) // 10)])
         axes.set_xlabel("day")
         _tidy(axes)
 
 
 def _causes(figure: Figure, figures: Figures) -> None:
-    """The true graph and the learned one over the same fixtures on a ring."""
+    """Causes on the left, effects on the right: what is true, and what was learned."""
     graph = figures.graph
-    names = sorted({n for key in graph.both | graph.missed | graph.made_up for n in (key[0], key[2])})
-    ring = {
-        name: (math.cos(2 * math.pi * i / len(names) + 0.3), math.sin(2 * math.pi * i / len(names) + 0.3))
-        for i, name in enumerate(names)
-    }
+    everything = sorted(graph.both | graph.missed | graph.made_up, key=lambda key: (key[2], key[0], key[1]))
+    effects = list(dict.fromkeys(key[2] for key in everything))
+    causes = list(dict.fromkeys(key[0] for key in everything))
     true, learned = figure.subplots(1, 2)
-    _ring(true, ring, [(key, "#333333") for key in sorted(graph.both | graph.missed)])
+    _columns(true, causes, effects, [(k, "#333333") for k in everything if k not in graph.made_up])
     true.set_title(f"what truly brings about what ({len(graph.both | graph.missed)})")
-    edges = [(key, "#0b6e4f") for key in sorted(graph.both)] + [(key, "#c0392b") for key in sorted(graph.made_up)]
-    _ring(learned, ring, edges)
+    shown = [(k, "#0b6e4f" if k in graph.both else "#c0392b") for k in everything if k not in graph.missed]
+    _columns(learned, causes, effects, shown)
     learned.set_title(f"learned: {len(graph.both)} right, {len(graph.made_up)} made up (red); F1 {graph.f1:.2f}")
 
 
-def _ring(axes: Axes, ring: dict[str, tuple[float, float]], edges: list[tuple[tuple[str, str, str, str], str]]) -> None:
-    for name, (x, y) in ring.items():
-        axes.plot([x], [y], "o", color="#555555", markersize=5)
-        axes.text(1.12 * x, 1.12 * y, name, ha="left" if x > 0.2 else "right" if x < -0.2 else "center",
-                  va="bottom" if y > 0 else "top", fontsize=9)  # fmt: skip
+def _columns(axes: Axes, causes: list[str], effects: list[str], edges: list[tuple[Key, str]]) -> None:
+    height = max(len(causes), len(effects), 2)
+    left = {name: height * (i + 0.5) / len(causes) for i, name in enumerate(causes)}
+    right = {name: height * (i + 0.5) / len(effects) for i, name in enumerate(effects)}
+    for column, x, aside in ((left, 0.0, "right"), (right, 1.0, "left")):
+        for name, y in column.items():
+            axes.plot([x], [y], "o", color="#555555", markersize=5)
+            axes.text(x - 0.04 if aside == "right" else x + 0.04, y, name, ha=aside, va="center", fontsize=9)
     seen: dict[tuple[str, str], int] = {}
     for (cause, before, effect, after), colour in edges:
-        start, end = ring[cause], ring[effect]
-        number = seen[cause, effect] = seen.get((cause, effect), 0) + 1
-        label = f"{before} > {after}"
-        if cause == effect:
-            x, y = 1.0 * start[0], 1.0 * start[1]
-            loop = FancyArrowPatch((x - 0.06, y), (x + 0.06, y), connectionstyle="arc3,rad=-2.2", arrowstyle="-|>",
-                                   mutation_scale=9, color=colour, linewidth=1.4)  # fmt: skip
-            axes.add_patch(loop)
-            axes.text(0.8 * x, 0.8 * y - 0.07 * number, label, ha="center", fontsize=7, color=colour)
-            continue
-        bend = 0.12 + 0.1 * number
-        arrow = FancyArrowPatch(start, end, connectionstyle=f"arc3,rad={bend}", arrowstyle="-|>", mutation_scale=11,
-                                color=colour, linewidth=1.4, shrinkA=6, shrinkB=6)  # fmt: skip
+        number = seen[cause, effect] = seen.get((cause, effect), -1) + 1
+        arrow = FancyArrowPatch(
+            (0.0, left[cause]),
+            (1.0, right[effect]),
+            connectionstyle=f"arc3,rad={0.1 * number}",
+            arrowstyle="-|>",
+            mutation_scale=11,
+            color=colour,
+            linewidth=1.4,
+            shrinkA=6,
+            shrinkB=6,
+        )
         axes.add_patch(arrow)
-        middle = ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2)
-        across = (end[1] - start[1], start[0] - end[0])
-        axes.text(middle[0] + across[0] * bend / 2, middle[1] + across[1] * bend / 2, label, ha="center", va="center",
-                  fontsize=7, color=colour, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6})  # fmt: skip
-    axes.set_xlim(-1.75, 1.75)
-    axes.set_ylim(-1.45, 1.45)
-    axes.set_aspect("equal")
+        share = 0.3 + 0.3 * number
+        middle = left[cause] + share * (right[effect] - left[cause])
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
+        axes.text(share, middle, f"{before} > {after}", ha="center", va="center", fontsize=7.5, color=colour, bbox=box)
+    axes.set_xlim(-0.75, 1.75)
+    axes.set_ylim(height, 0)
     axes.axis("off")
 
 

@@ -150,13 +150,13 @@ class Ground:
         if change.kind == "left":
             return False
         bracket = self.seen.bracket(change)
-        before, after = bracket.before, bracket.after
-        if before is None or after is None or after - before < WIDE or after > self.asked:
+        last, first = bracket.before, bracket.after
+        if last is None or first is None or first - last < WIDE or first > self.asked:
             return False
         places = (change.old, change.new) if change.kind == "moved" else ()
-        if any(self.seen.share(place, before + 1, after - 1) > 0 for place in places):
+        if any(self.seen.share(place, last + 1, first - 1) > 0 for place in places):
             return False  # an empty place tells when as well
-        return change.end - before >= 30 and after - change.end >= 30
+        return change.end - last >= 30 and first - change.end >= 30
 
     def seen_doing(self, change: Change) -> bool:
         """Whether one could see who opened or switched something: in view, and nobody else beside it."""
