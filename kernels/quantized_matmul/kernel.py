@@ -93,7 +93,7 @@ def dp4a_signed(a, b, c, ASM: tl.constexpr):
     return out
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "groups"])
 def gemv_w4(
     x_K,
     words_NW,
@@ -155,7 +155,7 @@ def gemv_w4(
     tl.store(y_N + n, y.to(y_N.dtype.element_ty), mask=n < rows)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "blocks"])
 def gemv_w8(
     x_K,
     bytes_NK,
@@ -194,7 +194,7 @@ def gemv_w8(
     tl.store(y_N + n, y.to(y_N.dtype.element_ty), mask=n < rows)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "blocks"])
 def gemv_i8(
     x_W,
     x_scale,
@@ -265,6 +265,16 @@ def nibbles_plain(w, j: tl.constexpr, kind: tl.constexpr):
 
 
 @triton.jit
+def block_of(program, n_blocks, m_blocks):
+    """Blocks of rows and of tokens of a program. Tokens run first, 16 blocks at a time: neighbours share both."""
+    per_group = 16 * n_blocks
+    first = program // per_group * 16
+    size = tl.minimum(m_blocks - first, 16)
+    inside = program % per_group
+    return inside // size, first + inside % size
+
+
+@triton.jit
 def gemm_w4(
     x_MK,
     x_sums_GM,
@@ -286,9 +296,9 @@ def gemm_w4(
 
     x_sums holds the sum of every token over each group. Program axis 1 splits the inputs; each part writes its own y.
     """
-    n_blocks = tl.cdiv(rows, BLOCK_N)
-    n = (tl.program_id(0) % n_blocks) * BLOCK_N + tl.arange(0, BLOCK_N)
-    m = (tl.program_id(0) // n_blocks) * BLOCK_M + tl.arange(0, BLOCK_M)
+    n_block, m_block = block_of(tl.program_id(0), tl.cdiv(rows, BLOCK_N), tl.cdiv(tokens, BLOCK_M))
+    n = n_block * BLOCK_N + tl.arange(0, BLOCK_N)
+    m = m_block * BLOCK_M + tl.arange(0, BLOCK_M)
     part_of = tl.program_id(1)
     kind: tl.constexpr = x_MK.dtype.element_ty
     offset: tl.constexpr = 128.0 if kind == tl.bfloat16 else 1024.0
@@ -348,9 +358,9 @@ def gemm_w8(
     STAGES: tl.constexpr,
 ):
     """y = scale x W^T with int8 weights; activations int8 with a scale per token (INT8), or bf16 or fp16."""
-    n_blocks = tl.cdiv(rows, BLOCK_N)
-    n = (tl.program_id(0) % n_blocks) * BLOCK_N + tl.arange(0, BLOCK_N)
-    m = (tl.program_id(0) // n_blocks) * BLOCK_M + tl.arange(0, BLOCK_M)
+    n_block, m_block = block_of(tl.program_id(0), tl.cdiv(rows, BLOCK_N), tl.cdiv(tokens, BLOCK_M))
+    n = n_block * BLOCK_N + tl.arange(0, BLOCK_N)
+    m = m_block * BLOCK_M + tl.arange(0, BLOCK_M)
     part_of = tl.program_id(1)
     row = tl.minimum(n, rows - 1).to(tl.int64)
     token = tl.minimum(m, tokens - 1).to(tl.int64)

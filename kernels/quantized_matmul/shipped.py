@@ -11,9 +11,9 @@ from .launch import Gemm, Gemv, gemm_config, gemv_w4_config, gemv_w8_config
 
 __all__ = ["GEMM_TOKENS", "SHAPES", "compilation", "gemms", "gemvs", "shipped"]
 
-SHAPES = ((896, 896), (4096, 14336), (28672, 8192))
+SHAPES = ((896, 896), (896, 4864), (4096, 14336), (28672, 8192))
 """Rows and inputs that reach every entry of the GEMV tables."""
-GEMM_TOKENS = (16, 32, 64, 128)
+GEMM_TOKENS = (16, 64, 256, 1024, 4096)
 """Tokens that reach every entry of the GEMM table."""
 
 _TYPES = {"x_MK": "*bf16", "x_K": "*bf16", "y_N": "*bf16", "y_MN": "*bf16", "y_SMN": "*bf16", "bias_N": "*bf16"}

@@ -11,10 +11,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ..quantized_matmul.kernel import dp4a
+from ..quantized_matmul.kernel import block_of, dp4a
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "blocks"])
 def gemv_t2(
     x_W,
     x_scale,
@@ -117,9 +117,9 @@ def gemm_t2(
     ASM: tl.constexpr,
 ):
     """y = scale x W^T for several tokens; weights are unpacked to int8 in registers and multiplied on matrix units."""
-    n_blocks = tl.cdiv(rows, BLOCK_N)
-    n = (tl.program_id(0) % n_blocks) * BLOCK_N + tl.arange(0, BLOCK_N)
-    m = (tl.program_id(0) // n_blocks) * BLOCK_M + tl.arange(0, BLOCK_M)
+    n_block, m_block = block_of(tl.program_id(0), tl.cdiv(rows, BLOCK_N), tl.cdiv(tokens, BLOCK_M))
+    n = n_block * BLOCK_N + tl.arange(0, BLOCK_N)
+    m = m_block * BLOCK_M + tl.arange(0, BLOCK_M)
     part_of = tl.program_id(1)
     row = tl.minimum(n, rows - 1).to(tl.int64)
     token = tl.minimum(m, tokens - 1).to(tl.int64)
@@ -289,3 +289,16 @@ def unpack_sparse(planes_NPB, w_NK, blocks, KEPT: tl.constexpr, BLOCK_B: tl.cons
     tl.store(out + KEPT, ternary(mask, first_gap, bit), mask=inside[:, None])
     mask = tl.load(at + (KEPT + 1) * blocks, mask=inside, other=0)
     tl.store(out + (KEPT + 1), ternary(mask, parity, bit), mask=inside[:, None])
+
+
+@triton.jit
+def unpack_t2(bytes_NB, w_NK, blocks, BLOCK_B: tl.constexpr):
+    """int8 -1, 0, 1 of one row in the natural order of inputs, for products of many tokens."""
+    n = tl.program_id(0).to(tl.int64)
+    block = tl.program_id(1) * BLOCK_B + tl.arange(0, BLOCK_B)
+    i = tl.arange(0, 32)[None, :]
+    inside = (block < blocks)[:, None]
+    w = tl.load(bytes_NB + n * blocks * 32 + block[:, None] * 32 + i, mask=inside, other=0)
+    at = w_NK + n * blocks * 128 + block[:, None] * 128 + i
+    for j in tl.static_range(4):
+        tl.store(at + 32 * j, ((w >> (2 * j)) & 3) - 1, mask=inside)

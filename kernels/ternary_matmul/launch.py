@@ -25,19 +25,22 @@ from .formats import SPARSITY, TernaryWeight
 
 SPARSE_DENSE_FROM = 9
 """Tokens from which sparse weights are unpacked to int8 once."""
+DENSE_FROM = 512
+"""The same for dense ternary weights."""
 
 
 def gemv_config(rows: int, cols: int) -> Gemv:
     """Measured: README.md."""
-    if cols < 4096:
+    if cols <= 2048:
         return Gemv(4, 32, 1, 1)
-    return Gemv(8, 128, 4, 1) if rows >= 8192 else Gemv(4, 128, 4, 1)
+    return Gemv(4, 128, 4, 1) if rows <= 2048 or cols > 16384 else Gemv(8, 64, 2, 1)
 
 
-def sparse_config(rows: int, cols: int) -> Gemv:
-    """Measured: README.md."""
-    del rows, cols
-    return Gemv(16, 32, 4, 1)
+def sparse_config(rows: int, blocks: int) -> Gemv:
+    """Measured: README.md. ``blocks`` of 32 groups in a row."""
+    if blocks <= 16:
+        return Gemv(16 if rows > 8192 else 8, 16, 4, 1)
+    return Gemv(4 if rows <= 2048 else 8, 32, 4, 1)
 
 
 def order_of(weight: TernaryWeight, tokens: int) -> tuple[int, int]:
@@ -57,6 +60,8 @@ def matmul(x: Int8Tokens, weight: TernaryWeight, bias_N: Tensor | None) -> Tenso
             _sparse(x, weight, bias_N, y_MN)
             return y_MN
         return int8_product(x, unpacked(weight), weight.scale_N, bias_N, y_MN)
+    if tokens >= DENSE_FROM:
+        return int8_product(x, unpacked(weight), weight.scale_N, bias_N, y_MN)
     if tokens == 1:
         _gemv(x, weight, bias_N, y_MN)
     else:
@@ -65,7 +70,14 @@ def matmul(x: Int8Tokens, weight: TernaryWeight, bias_N: Tensor | None) -> Tenso
 
 
 def unpacked(weight: TernaryWeight) -> Tensor:
-    """int8 [N, padded K] of sparse weights."""
+    """int8 [N, padded K]."""
+    if weight.pattern == "dense":
+        blocks = weight.data.shape[1] // 32
+        w = torch.empty(weight.rows, blocks * GPU_GROUP, dtype=torch.int8, device=weight.data.device)
+        kernel.unpack_t2[(weight.rows, -(-blocks // 32))](
+            weight.data.view(torch.int8), w, blocks, BLOCK_B=32, num_warps=4, num_stages=1, enable_fp_fusion=True
+        )
+        return w
     kept, group = SPARSITY[weight.pattern]
     blocks = weight.data.shape[2]
     w = torch.empty(weight.rows, blocks * 32 * group, dtype=torch.int8, device=weight.data.device)
@@ -107,7 +119,7 @@ def _sparse(
 ) -> None:
     tokens, rows = y_MN.shape
     blocks = weight.data.shape[2]
-    c = config or sparse_config(rows, weight.cols)
+    c = config or sparse_config(rows, blocks)
     kernel.gemv_sparse[(-(-rows // c.block_n), tokens)](
         x.q_MK.view(torch.int32),
         x.scale_M,

@@ -19,7 +19,7 @@ def shipped(capability: int) -> Iterator[Compilation]:
         constants = {"HAS_BIAS": True, "BLOCK_N": c.block_n, "BLOCK_T": c.block_t, "EVEN": False, "STAGES": c.stages}
         yield compilation("gemv_t2", kernel.gemv_t2, constants | {"ASM": True}, c.warps, c.stages)
     for kept, _ in SPARSITY.values():
-        for c in gemvs(sparse_config):
+        for c in dict.fromkeys(sparse_config(rows, blocks) for rows in (896, 4096, 14336) for blocks in (16, 32)):
             constants = {"BLOCK_N": c.block_n, "BLOCK_T": c.block_t, "EVEN": False, "STAGES": c.stages, "ASM": True}
             constants |= {"KEPT": kept, "HAS_BIAS": True}
             yield compilation("gemv_sparse", kernel.gemv_sparse, constants, c.warps, c.stages)
@@ -27,3 +27,4 @@ def shipped(capability: int) -> Iterator[Compilation]:
     for g in gemms(2, capability):
         constants = gemm_constants(g) | {"ASM": True}
         yield compilation("gemm_t2", kernel.gemm_t2, constants, g.warps, g.stages, {"x_MK": "*i8"})
+    yield compilation("unpack_t2", kernel.unpack_t2, {"BLOCK_B": 32}, 4, 1, {"w_NK": "*i8"})

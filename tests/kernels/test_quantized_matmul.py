@@ -180,7 +180,7 @@ with override("quantized_matmul", "triton"):
             y = quantized_matmul(ours, pack(eight, "triton"), bias.to(x.dtype)).float()
             with override("quantized_matmul", "torch"):
                 expected = quantized_matmul(theirs, pack(eight, "triton"), bias.to(x.dtype)).float()
-            torch.testing.assert_close(y, expected, rtol=1e-2, atol=1e-2)
+            assert float((y - expected).norm() / expected.norm()) < 5e-3, (rows, cols, tokens)
         for weight in (four, eight):
             dense = launch.dense(pack(weight, "triton"), torch.float32)
             torch.testing.assert_close(dense, weight.dequantize(), rtol=1e-6, atol=1e-6)

@@ -19,8 +19,8 @@ from perdure.kernels.quantized_matmul import (
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
-SHAPES = [(5, 130), (33, 896), (129, 4864), (300, 4096), (4096, 1536)]
-TOKENS = [1, 2, 17, 70, 200]
+SHAPES = [(5, 130), (33, 896), (300, 4096), (129, 4864)]
+TOKENS = [1, 2, 17, 70, 300]
 
 
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -32,9 +32,10 @@ def quantized(rows: int, cols: int, bits: int, spread: float = 0.1) -> tuple[Qua
     return weight, pack(weight, "triton")
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    ("shape", "dtype"), [*((shape, torch.bfloat16) for shape in SHAPES), (SHAPES[1], torch.float16)]
+)
 @pytest.mark.parametrize("bits", [4, 8])
-@pytest.mark.parametrize("shape", SHAPES)
 def test_the_error_is_at_most_twice_that_of_plain_low_precision(
     shape: tuple[int, int], bits: int, dtype: torch.dtype
 ) -> None:

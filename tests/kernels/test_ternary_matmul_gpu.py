@@ -18,7 +18,7 @@ from perdure.kernels.ternary_matmul import (
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
 PATTERNS = ["dense", "6:8", "2:4"]
-TOKENS = [1, 2, 8, 17, 70, 200]
+TOKENS = [1, 2, 17, 70, 530]
 
 
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -32,7 +32,7 @@ def natural(x: torch.Tensor, weight: Ternary) -> tuple[torch.Tensor, torch.Tenso
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-@pytest.mark.parametrize("shape", [(5, 136), (33, 896), (129, 4864), (300, 4096), (2048, 1536)])
+@pytest.mark.parametrize("shape", [(5, 136), (33, 896), (300, 4096)])
 def test_sums_are_exact(shape: tuple[int, int], pattern: str) -> None:
     weight = ternarize(torch.randn(shape, device="cuda"), pattern)  # type: ignore[arg-type]
     packed, bias = pack_ternary(weight, "triton"), torch.randn(shape[0], device="cuda")
