@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from ..perception.words import PLACE_PREPOSITIONS
-from ..records import Change, Estimate, Interval
+from ..records import Change, Estimate, Fact, Interval
 from .findings import Asked, Finding, describe_time, evidence_of, unknown
 from .moves import ME, Happened, fits, joined
 from .queries import Happening, Query
@@ -27,7 +27,15 @@ class Proof(Protocol):
 
     @property
     def journal(self) -> Any: ...
-    def facts(self, subject: str | None = None, predicate: str | None = None, **rest: Any) -> Sequence[Any]: ...
+    def facts(
+        self,
+        subject: str | None = None,
+        predicate: str | None = None,
+        object: str | None = None,
+        *,
+        at: datetime | Interval | None = None,
+        as_of: datetime | None = None,
+    ) -> Sequence[Fact]: ...
 
 
 class World(Protocol):

@@ -5,6 +5,7 @@ Matplotlib is imported here alone, without a display.
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import matplotlib
@@ -19,6 +20,8 @@ from .figures import OURS, Figures, Key, day_row
 from .questions.question import KINDS, wilson
 
 _COLOURS = {OURS: "#0b6e4f", "true_percepts": "#9ec9b8", "true_memory": "#c9ddd4"}
+_ARC_POINTS = 72
+"""How far the middle of an arrow is from the straight line, for a bend of 1."""
 _RIVALS = ("#b9770e", "#ca9d52", "#8e6c8a", "#c78f8f", "#7f8c8d", "#b0b7bd")
 
 
@@ -121,13 +124,18 @@ def _columns(axes: Axes, causes: list[str], effects: list[str], edges: list[tupl
         for name, y in column.items():
             axes.plot([x], [y], "o", color="#555555", markersize=5)
             axes.text(x - 0.04 if aside == "right" else x + 0.04, y, name, ha=aside, va="center", fontsize=9)
-    seen: dict[tuple[str, str], int] = {}
+    axes.set_xlim(-0.75, 1.75)
+    axes.set_ylim(height, 0)
+    axes.axis("off")
+    pairs = Counter((cause, effect) for (cause, _, effect, _), _ in edges)
+    seen: Counter[tuple[str, str]] = Counter()
     for (cause, before, effect, after), colour in edges:
-        number = seen[cause, effect] = seen.get((cause, effect), -1) + 1
+        bend = 0.26 * (seen[cause, effect] - (pairs[cause, effect] - 1) / 2)
+        seen[cause, effect] += 1
         arrow = FancyArrowPatch(
             (0.0, left[cause]),
             (1.0, right[effect]),
-            connectionstyle=f"arc3,rad={0.1 * number}",
+            connectionstyle=f"arc3,rad={bend}",
             arrowstyle="-|>",
             mutation_scale=11,
             color=colour,
@@ -136,13 +144,18 @@ def _columns(axes: Axes, causes: list[str], effects: list[str], edges: list[tupl
             shrinkB=6,
         )
         axes.add_patch(arrow)
-        share = 0.3 + 0.3 * number
-        middle = left[cause] + share * (right[effect] - left[cause])
         box = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
-        axes.text(share, middle, f"{before} > {after}", ha="center", va="center", fontsize=7.5, color=colour, bbox=box)
-    axes.set_xlim(-0.75, 1.75)
-    axes.set_ylim(height, 0)
-    axes.axis("off")
+        axes.annotate(
+            f"{before} > {after}",
+            (0.5, (left[cause] + right[effect]) / 2),
+            (0, -_ARC_POINTS * bend),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=7.5,
+            color=colour,
+            bbox=box,
+        )
 
 
 def _tidy(axes: Axes) -> None:
