@@ -16,6 +16,7 @@ from ..records import Change, Estimate, Fact, Interval
 from .findings import Asked, Finding, describe_time, evidence_of, unknown
 from .moves import ME, Happened, fits, joined
 from .queries import Happening, Query
+from .question_rules import ARTICLE_LEAD
 
 DATED = timedelta(minutes=25)
 """A change whose looks are further apart has no time worth saying."""
@@ -79,7 +80,7 @@ class Search:
             return ME
         words = said.split(" ")
         if len(words) > 1 and words[0] in PLACE_PREPOSITIONS:
-            said = " ".join(words[1:])
+            said = ARTICLE_LEAD.sub("", " ".join(words[1:]))
         if said.startswith("floor of "):
             said = f"{said.removeprefix('floor of ').removeprefix('the ')} floor"
         known = self.world.name_of(said)
