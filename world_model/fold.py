@@ -23,7 +23,7 @@ from .geography import GONE, ME, Geography
 from .objects import Objects, Seen
 from .stays import Life, Stay
 
-VERSION = 4
+VERSION = 5
 KEEP_S = 14 * 86400
 """Stays that ended longer ago are summed up in ``Fold.past``."""
 PAST_SLICE_S = 3600
@@ -95,7 +95,7 @@ class Fold:
                 continue
             self.roles[name] = role
             if role == FIXTURE and cell is not None:
-                self.map.learn_fixture(name, cell)
+                self.map.learn_fixture(name, cell, taught=True)
                 self.fixtures.setdefault(name, Life(name, name))
                 self._learn_state(name, lesson.get("state") or "")
             if role == ITEM and _is_one_of_several(name, str(taught.get("sentence", ""))):

@@ -40,22 +40,26 @@ class Geography:
         self._kinds: dict[Cell, str] = {}
         self._fixtures: dict[Cell, str] = {}
         self._seeds: dict[Cell, str] = {}
+        self._taught: set[Cell] = set()
         self._rooms: dict[Cell, str] | None = None
         self._graph: nx.Graph | None = None
 
     # ------------------------------------------------------------- what records say
 
     def learn_cells(self, free: Iterable[Cell] = (), wall: Iterable[Cell] = ()) -> None:
-        """Note what cells are; the last word counts."""
+        """Note what cells are; the last word counts, but what was taught to stand somewhere does."""
         for kind, cells in ((FREE, free), (WALL, wall)):
             for cell in cells:
-                if self._kinds.get(cell) != kind:
+                if self._kinds.get(cell) != kind and cell not in self._taught:
                     self._kinds[cell] = kind
+                    self._fixtures.pop(cell, None)
                     self._forget_derived()
 
-    def learn_fixture(self, name: str, cell: Cell) -> None:
-        """A fixture stands on ``cell``."""
-        if self._fixtures.get(cell) != name:
+    def learn_fixture(self, name: str, cell: Cell, *, taught: bool = False) -> None:
+        """A fixture stands on ``cell``; ``taught`` if somebody showed it there."""
+        if taught:
+            self._taught.add(cell)
+        if self._fixtures.get(cell) != name and (taught or cell not in self._taught):
             self._fixtures[cell] = name
             self._kinds.pop(cell, None)
             self._forget_derived()
@@ -138,9 +142,14 @@ class Geography:
 
     @property
     def exits(self) -> tuple[Cell, ...]:
-        """Cells of doors that lead out of what is known: nobody was ever seen to stand behind them."""
-        found = [cell for cell in self._fixtures if cell in self.graph and self.graph.degree(cell) <= 1]
-        return tuple(sorted(found))
+        """Cells of doors that lead out of what is known: one side is free, what is behind was never seen."""
+        found = []
+        for cell in sorted(self._fixtures):
+            if cell in self.graph and self.graph.degree(cell) == 1:
+                (x, y) = next(iter(self.graph.neighbors(cell)))
+                if self.kind((2 * cell[0] - x, 2 * cell[1] - y)) is None:
+                    found.append(cell)
+        return tuple(found)
 
     def path(self, start: Cell, goal: Cell, *, beside: bool = False, avoid: Iterable[Cell] = ()) -> list[Cell] | None:
         """A shortest way from ``start`` to ``goal``, both included; None if none is known.
@@ -173,6 +182,7 @@ class Geography:
         return {
             "kinds": [[*cell, kind] for cell, kind in sorted(self._kinds.items())],
             "fixtures": [[*cell, name] for cell, name in sorted(self._fixtures.items())],
+            "taught": [list(cell) for cell in sorted(self._taught)],
             "seeds": [[*cell, name] for cell, name in sorted(self._seeds.items())],
         }
 
@@ -182,6 +192,7 @@ class Geography:
         new = cls()
         new._kinds = {(x, y): kind for x, y, kind in state["kinds"]}
         new._fixtures = {(x, y): name for x, y, name in state["fixtures"]}
+        new._taught = {(x, y) for x, y in state["taught"]}
         new._seeds = {(x, y): name for x, y, name in state["seeds"]}
         return new
 

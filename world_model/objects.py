@@ -21,8 +21,6 @@ LOOK_BACK = 4
 AT_ONCE_STEPS = 3
 CELLS_A_STEP = 3
 """People walk so fast: a thing seen so near within AT_ONCE_STEPS is the same one."""
-SURELY_GONE = 0.9
-"""Less sure, a thing that is seen again in its place had never left it."""
 TAKEN_WITHIN_S = 2 * 3600
 """Who was seen to take a thing is taken to have put it where it turns up within this time."""
 
@@ -112,7 +110,7 @@ class Objects:
         here = self._staying(seen)
         if here is not None:
             assert here.now is not None
-            here.now.gone = here.now.taken_by = None  # if it was not seen there once, that was a misread
+            here.now.gone = here.now.taken_by = None
             here.now.see(max(seen.first, here.now.first), seen.last, seen.seq)
             here.now.cell = seen.cell
             return here
@@ -177,7 +175,7 @@ class Objects:
         """The item that is there already."""
         for item in self.named(seen.name):
             now = item.now
-            if now is None or (now.gone is not None and now.gone_sure >= SURELY_GONE):
+            if now is None or (now.gone is not None and not _was_misread(now, seen)):
                 continue
             if now.carrier == seen.carrier and (seen.carrier or now.cell == seen.cell):
                 return item
@@ -309,3 +307,9 @@ def _carried_off(old: Stay, tail: Sequence[Stay], seen: Seen) -> bool:
     back = (seen.first - tail[-1].last) // max(1, seen.step_s)
     steps = min(away, back)
     return steps <= AT_ONCE_STEPS and near(carried.cell, cell, CELLS_A_STEP * (steps + 1))
+
+
+def _was_misread(stay: Stay, seen: Seen) -> bool:
+    """Whether a thing that was found missing and is back was never away: nobody took it, or had the time."""
+    assert stay.gone is not None
+    return stay.taken_by in (None, stay.carrier) or seen.first - stay.gone <= AT_ONCE_STEPS * seen.step_s

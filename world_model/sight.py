@@ -45,6 +45,8 @@ _EMPTY_CERTAINTY = 0.8
 """Of one look that shows no item: 1 in 60 misses one that is there."""
 _LOOKS_AT_NEW = 3
 """Looks at a fixture that was not shown in a lesson, or one more of a kind of item than there were."""
+_JUST_SEEN_STEPS = 10
+_LOOKS_AT_VANISHED = 5
 _CELLS_AT_ONCE = 12
 _CELLS_WAIT_S = 5 * 60
 _ACTS = {"pick": "pick_up", "put": "put_down", "use": "use", "give": "give", "discard": "discard"}
@@ -111,7 +113,7 @@ class SceneWatcher:
         found = Found()
         acted = _ACTS.get(re.split(r"[ _]", acted or "")[0].lower())
         self._people.see(view)
-        self._map(view, found)
+        self._map(view)
         self._fixtures(view, found, acted, lesson)
         if not lesson:
             self._own_act(view, found, acted, holding)
@@ -154,22 +156,26 @@ class SceneWatcher:
 
     # ----------------------------------------------------------------- the parts
 
-    def _map(self, view: View, found: Found) -> None:
-        """Cells seen for the first time; corrections after two readings that agree."""
-        known = view.fold.map
-        for cell in view.scene.seen:
-            if cell in view.bases and cell not in view.walls:
-                continue
-            kind = WALL if cell in view.walls else FREE
+    def _map(self, view: View) -> None:
+        """Cells seen for the first time; corrections after readings that agree. Where the body stands, it is free."""
+        known, own = view.fold.map, (view.scene.pose.x, view.scene.pose.y)
+        for cell in view.scene.seen | {own}:
+            base = view.bases.get(cell)
             before = self._cells.get(cell) or known.kind(cell)
-            if before == kind:
+            if base is not None and cell not in view.walls and cell != own:
+                if before == base.name:
+                    self._odd_cells.pop(cell, None)
+                continue
+            kind = WALL if cell in view.walls and cell != own else FREE
+            self._doubts.clear((FIXTURE, cell))
+            if before == kind or (cell == own and cell in known.graph):
                 self._odd_cells.pop(cell, None)
-            elif before is None or (before in (FREE, WALL) and self._odd_cells.get(cell, 0) >= 2):
+                continue
+            odd = self._odd_cells[cell] = self._odd_cells.get(cell, 0) + 1
+            if before is None or odd >= _LOOKS_AT_NEW or cell == own:
                 self._cells[cell] = kind
                 self._odd_cells.pop(cell, None)
                 self._cells_since = view.t if self._cells_since is None else self._cells_since
-            else:
-                self._odd_cells[cell] = self._odd_cells.get(cell, 0) + 1
 
     def _fixtures(self, view: View, found: Found, acted: str | None, lesson: bool) -> None:
         fold = view.fold
@@ -319,9 +325,16 @@ class SceneWatcher:
             certainty = min(certainty, seen.certainty)
         doubt = self._doubts.look(where, name, t, certainty, cell=cell, place=stay.value)
         moved = any(e["name"] == name and e["carrier"] for e in found.things)
-        if self._doubts.settled(doubt, explained=moved):
+        if self._doubts.settled(doubt, explained=moved) and (moved or self._is_plausible(doubt, name, stay)):
             self._doubts.clear(where)
             found.gone.append(self._gone_entry(view, found, name, doubt, stay))
+
+    def _is_plausible(self, doubt: Doubt, name: str, stay: Stay) -> bool:
+        """Things do not vanish by themselves: with nobody beside it, one that was just seen is looked for longer."""
+        assert stay.cell is not None
+        last = self._spans.last(ITEM, name, stay.carrier or stay.cell) or stay.last
+        unwatched = doubt.first - last > _JUST_SEEN_STEPS * self._step_s
+        return unwatched or doubt.looks >= _LOOKS_AT_VANISHED or bool(self._people.near((stay.cell,), doubt.first))
 
     def _parting(self, view: View, found: Found) -> None:
         """Differences that went out of view after one good look."""
@@ -349,7 +362,8 @@ class SceneWatcher:
                 name = where[2]
                 for item in view.fold.objects.named(name):
                     for stay in item.stays[-2:]:
-                        if stay.cell == doubt.details["cell"] and stay.gone is None:
+                        same = stay.cell == doubt.details["cell"] and stay.gone is None
+                        if same and self._is_plausible(doubt, name, stay):
                             found.gone.append(self._gone_entry(view, found, name, doubt, stay))
 
     def _is_extra(self, fold: Fold, doubt: Doubt) -> bool:
