@@ -73,7 +73,7 @@ class Gallery:
     rooms: dict[Cell, str] = field(default_factory=dict)
     """Name of the room around a cell, where it was said."""
     walked: set[Cell] = field(default_factory=set)
-    """Cells the body stood on: whatever looks like them is floor."""
+    """Cells the body stood on or looked across: whatever looks like them is floor."""
     ground_cells: dict[Cell, Floats] = field(default_factory=dict)
     """While lessons last: a full look at cells that were named by nobody."""
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -131,6 +132,7 @@ class SceneReader:
         tiles = cut(frame, self._layout)
         cells = cells_in_view(pose, self._layout.view)
         self.gallery.walked.add((pose.x, pose.y))
+        self.gallery.walked.update(self._looked_across(tiles, cells))
         if any(naming.kind != "room" for naming in namings) and tiles.hidden[self._ahead]:
             return None
         skip = {self._own, self._ahead}
@@ -146,6 +148,12 @@ class SceneReader:
         self.gallery.see_ground({})
         self._index()
         return Lesson(time, pose, sentence, taught)
+
+    def _looked_across(self, tiles: Tiles, cells: list[Cell]) -> list[Cell]:
+        """Cells straight ahead beyond which something can be seen: no wall stands there."""
+        view = self._layout.view
+        column = [row * view + view // 2 for row in range(view - 2, -1, -1)]
+        return [cells[near] for near, far in pairwise(column) if not (tiles.hidden[near] or tiles.hidden[far])]
 
     def _learn(self, naming: Naming, tiles: Tiles, cell: Cell, pose: Pose) -> Naming:
         name, kind, state = naming.name, naming.kind, naming.state

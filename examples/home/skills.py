@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterable, Iterator
 from enum import IntEnum
 from typing import Protocol
 
+import networkx as nx
 from perdure.records import Cell, Observation, Pose, Scene
 from perdure.world_model import WorldModel
 
@@ -72,6 +73,7 @@ def walk(body: Body, goal: Cell, *, beside: bool) -> Skill:
         Failed: there is no way, or it takes too long.
     """
     avoid: dict[Cell, int] = {}
+    looked: set[Cell] = set()
     bumps = 0
     for step in range(_MOST_STEPS):
         pose = body.pose
@@ -81,6 +83,10 @@ def walk(body: Body, goal: Cell, *, beside: bool) -> Skill:
         if path is None and blocked:
             yield from _make_way(body, blocked)
             avoid.clear()
+            continue
+        if path is None and (found := _frontier(body, here, looked)) is not None:
+            looked.add(found)
+            yield from _explore(body, here, found)
             continue
         if path is None:
             raise Failed(f"no way is known from {here} to {goal}")
@@ -101,6 +107,24 @@ def walk(body: Body, goal: Cell, *, beside: bool) -> Skill:
             avoid[ahead] = step + 12
             bumps = 0
     raise Failed(f"did not get to {goal} within {_MOST_STEPS} minutes")
+
+
+def _frontier(body: Body, here: Cell, looked: set[Cell]) -> Cell | None:
+    """The nearest cell one can reach from which something unknown lies beside; None if all is known."""
+    known = body.world.map
+    reach = nx.single_source_shortest_path_length(body.world.graph, here) if here in body.world.graph else {}
+    for cell, _ in sorted(reach.items(), key=lambda item: (item[1], item[0])):
+        unknown = any(known.kind((cell[0] + dx, cell[1] + dy)) is None for dx, dy in AHEAD)
+        if unknown and cell not in looked:
+            return cell
+    return None
+
+
+def _explore(body: Body, here: Cell, cell: Cell) -> Skill:
+    """Go to a cell from which something unknown may be seen, and look around."""
+    if cell != here:
+        yield from walk(body, cell, beside=False)
+    yield from look_around(body)
 
 
 def _make_way(body: Body, blocked: Iterable[Cell]) -> Skill:
