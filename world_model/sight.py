@@ -269,6 +269,9 @@ class SceneWatcher:
                 continue
             else:
                 self._appeared(view, found, sighting, carrier)
+        for cell in view.scene.seen:
+            if cell not in view.items and view.is_clear(cell):
+                self._doubts.clear((ITEM, cell))
         for item, stay in [*fold.objects.believed(), *fold.objects.unverified()]:
             if stay.value != ME and stay.cell is not None and stay.cell != own_cell:
                 self._maybe_gone(view, found, item.name, stay)
@@ -296,10 +299,17 @@ class SceneWatcher:
             carrier=carrier,
         )
         extra = bool(same) and len(seen_now) == len(same)  # one more than there are: a twin, or a misread
-        explained = bool(carrier) and not extra
-        if self._doubts.settled(doubt, explained=explained) and (not extra or doubt.looks >= _LOOKS_AT_NEW):
+        enough = doubt.looks >= _LOOKS_AT_NEW or not (extra or self._is_sudden(doubt))
+        if self._doubts.settled(doubt, explained=bool(carrier) and not extra) and enough:
             self._doubts.clear(where)
             found.things.append(self._thing_entry(view, found, doubt))
+
+    def _is_sudden(self, doubt: Doubt) -> bool:
+        """Things do not appear by themselves: where a moment ago nothing was, somebody must stand beside."""
+        cell = doubt.details["sighting"].cell
+        clear = self._clear.get(cell)
+        just_clear = clear is not None and doubt.first - clear <= _JUST_SEEN_STEPS * self._step_s
+        return just_clear and not doubt.details["carrier"] and not self._people.near((cell,), doubt.first)
 
     def _maybe_gone(self, view: View, found: Found, name: str, stay: Stay) -> None:
         """An item not seen on the cell on which it was believed to be: gone if the cell was read as empty."""
@@ -352,6 +362,8 @@ class SceneWatcher:
         for where, doubt in self._doubts.parting(in_view, view.t):
             assert isinstance(where, tuple)
             if where[0] == ITEM and not self._is_extra(view.fold, doubt):
+                if self._is_sudden(doubt) and doubt.looks < _LOOKS_AT_NEW:
+                    continue
                 found.things.append(self._thing_entry(view, found, doubt))
             elif where[0] == FIXTURE:
                 life = view.fold.fixtures[where[1]]
