@@ -1,7 +1,8 @@
 """The first hour: the owner carries the robot about, shows one thing a minute and names it.
 
 Every room, every fixture, every state of every kind of fixture, every name of an item and every person is shown in
-full daylight in the cell just ahead. A thing is put where it was when the next one is shown.
+full daylight in the cell just ahead; the robot stands where most of the home comes into view, so that in the end it has
+seen every floor. A thing is put where it was when the next one is shown.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from .catalogue import PLURAL, article
 from .house import House
 from .plan import HEADINGS, Cell, Fixture
+from .truth import shadow
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,8 @@ def _fixture_shots(fixture: Fixture, known: bool) -> list[Shot]:
     states, name = fixture.kind.states, fixture.name
     if not states:
         return [Shot(f"This is the {name}.", fixture.room, name)]
-    shots = [Shot(f"This is the {name}. It is {states[0]}.", fixture.room, name, states[0])]
+    first = states[-1] if known and fixture.kind.name == "door" else states[0]
+    shots = [Shot(f"This is the {name}. It is {first}.", fixture.room, name, first)]
     if not known:
         shots += [Shot(f"Now the {name} is {s}.", fixture.room, name, s) for s in states[1:]]
     return shots
@@ -71,6 +74,8 @@ class Lesson:
         self.owner = owner
         self.shots = script(house, owner)
         self.rest = dict(house.state)
+        self.seen: set[Cell] = set()
+        """Cells that were in view so far: one stands where more of the home is seen."""
         self.homes = {i.id: (i.place, i.cell) for i in house.items.values()}
 
     def show(self, house: House, number: int) -> str | None:
@@ -79,7 +84,10 @@ class Lesson:
         if number >= len(self.shots):
             return None
         shot = self.shots[number]
+        if shot.state:
+            house.set_fixture(shot.fixture, shot.state, by=self.owner)
         stand, ahead = self._stage(house, shot)
+        self.seen |= self._view(house, stand, ahead)
         step = (ahead[0] - stand[0], ahead[1] - stand[1])
         house.robot.x, house.robot.y = stand
         house.robot.heading = HEADINGS.index(step)
@@ -89,8 +97,6 @@ class Lesson:
             house.move_person(self.owner, ahead)
         if shot.fixture and ahead in house.item_at:  # taken off, so that what is shown is bare
             house.move_item(house.item_at[ahead], self.owner, None, self.owner)
-        if shot.state:
-            house.set_fixture(shot.fixture, shot.state, by=self.owner)
         if shot.item:
             house.move_item(shot.item, house.place_at(ahead), ahead, self.owner)
         return shot.text
@@ -116,13 +122,20 @@ class Lesson:
             pairs = [p for p in every if free(p[0])] or every  # somebody may stand in the only place: they squeeze
             pairs = [p for p in pairs if p[1] not in house.item_at] or pairs
             inside = [p for p in pairs if plan.room_at[p[0]] == shot.room]
-            return (inside or pairs)[0]
+            return self._best(house, inside or pairs)
         cell = house.people[shot.person].cell if shot.person and shot.person != self.owner else None
         if cell is not None:
-            return next((s, cell) for s in _beside(cell) if free(s))
+            return self._best(house, [(s, cell) for s in _beside(cell) if free(s)])
         cells = [c for c in plan.room_cells(shot.room) if free(c)]
-        middle = sorted(cells, key=lambda c: -sum(b in cells for b in _beside(c)))
-        return next((s, c) for c in middle for s in _beside(c) if s in cells)
+        return self._best(house, [(s, c) for c in cells for s in _beside(c) if s in cells])
+
+    def _best(self, house: House, pairs: list[tuple[Cell, Cell]]) -> tuple[Cell, Cell]:
+        """The (stand, ahead) from which most is seen that was not seen before."""
+        return max(pairs, key=lambda p: len(self._view(house, *p) - self.seen))
+
+    def _view(self, house: House, stand: Cell, ahead: Cell) -> set[Cell]:
+        heading = HEADINGS.index((ahead[0] - stand[0], ahead[1] - stand[1]))
+        return {c for c in shadow(*stand, heading, house.opaque) if c in house.plan.room_at}
 
     def _owner_beside(self, house: House, stand: Cell, ahead: Cell) -> None:
         behind = (2 * stand[0] - ahead[0], 2 * stand[1] - ahead[1])

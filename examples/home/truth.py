@@ -60,7 +60,7 @@ class _Runs:
 
 
 @lru_cache(maxsize=20_000)
-def _shadow(x: int, y: int, heading: int, opaque: frozenset[Cell]) -> tuple[Cell | None, ...]:
+def shadow(x: int, y: int, heading: int, opaque: frozenset[Cell]) -> tuple[Cell | None, ...]:
     """View cells (by number) that are not hidden; None where hidden."""
     cells = view_cells(x, y, heading)
     dark = np.array([c in opaque or not (0 <= c[0] < WIDTH and 0 <= c[1] < HEIGHT) for c in cells])
@@ -179,7 +179,7 @@ class Truth:
     def in_view(self, minute: int, *, obstructed: bool = False) -> frozenset[Cell]:
         """Cells in the camera's view; those partly hidden by an obstruction only if ``obstructed``."""
         x, y, heading = self.pose(minute)
-        seen = list(_shadow(x, y, heading, self._opaque.at(minute)))
+        seen = list(shadow(x, y, heading, self._opaque.at(minute)))
         if not obstructed and minute >= self.lesson_end:
             for thing in obstructions(self._seed, minute):
                 seen[thing.cell] = None

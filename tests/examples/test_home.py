@@ -65,16 +65,19 @@ def test_the_lesson_covers_everything_in_an_hour(seed: int) -> None:
     names = {f.name for f in env.plan.fixtures.values()} | {i.name for i in env.house.items.values()}
     looks = {(f.kind.name, s) for f in env.plan.fixtures.values() for s in f.kind.states}
     shown: set[tuple[str, str]] = set()
+    seen = env.truth.in_view(env.minute)
     while env.minute < LESSON_END - 1:
         ahead = env.plan.fixture_at.get(env.house.robot.ahead)
         if ahead and ahead.kind.states:
             shown.add((ahead.kind.name, env.house.state[ahead.name]))
         env.step(0)
+        seen |= env.truth.in_view(env.minute)
     words = " ".join(u.text for u in env.said)
     assert len(env.said) <= 60
     assert [n for n in (*names, *env.people) if f" {n}." not in words] == []
     assert [r for r in env.plan.floors if f"This room is the {r}." not in words] == []
     assert looks <= shown
+    assert env.plan.floor <= seen
 
 
 @pytest.mark.parametrize("seed", [0, 4])
