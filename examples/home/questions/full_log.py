@@ -62,7 +62,7 @@ class FullLog:
         log: Log,
         start: datetime,
         *,
-        tokens: int = 3000,
+        tokens: int = 2000,
         count: Callable[[str], int] | None = None,
     ) -> None:
         count = count or (lambda text: len(text) // 3 + 1)
