@@ -7,7 +7,8 @@ holds. Bytes are those of the packed weights with their scales, each format's ow
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch.nn import functional as F
 from ..timing import Timing, cpu_time_s, gpu_time_s, row
 from . import PackedWeight, best_layout, pack, quantize, quantized_matmul, round_tokens
 
-__all__ = ["cold_copies", "random_w4", "random_w8", "rows", "time_us"]
+__all__ = ["cold_copies", "compile_ahead", "random_w4", "random_w8", "rows", "time_us"]
 
 GEMV_SHAPES = ((28672, 8192), (8192, 28672), (14336, 4096), (4096, 14336))
 """The figures of merit, both ways round: outputs x inputs."""
@@ -26,11 +27,12 @@ MODEL_SHAPES = {
     "0.5B attention": (896, 896),
     "0.5B up": (4864, 896),
     "0.5B down": (896, 4864),
-    "1.5B up": (8960, 1536),
+    "0.5B head": (151936, 896),
     "3B up": (11008, 2048),
     "8B attention": (4096, 4096),
-    "0.5B head": (151936, 896),
 }
+GEMM_CASES = {(28672, 8192): (16, 64, 4096), (14336, 4096): (4, 16, 64, 256, 1024, 4096), (4864, 896): (16, 256)}
+"""Tokens by shape."""
 _CACHE_BYTES = 160e6
 
 
@@ -63,18 +65,50 @@ def time_us(functions: Sequence[Callable[[], Any]]) -> Timing:
     return Timing(timing.median_s * 1e6, timing.spread_s * 1e6)
 
 
+def compile_ahead(calls: Iterable[Callable[[], Any]]) -> None:
+    """Calls each once, several at a time: Triton takes a second for every kernel that it has not compiled yet."""
+    with ThreadPoolExecutor(8) as pool:
+        for future in [pool.submit(call) for call in calls]:
+            future.result()
+    torch.cuda.synchronize()
+
+
 def _gpu(device: torch.device, quick: bool) -> Iterator[dict[str, Any]]:
     shapes = GEMV_SHAPES[:1] + GEMV_SHAPES[3:] if quick else GEMV_SHAPES
+    models = {} if quick else MODEL_SHAPES
+    gemms: dict[tuple[int, int], tuple[int, ...]] = {(14336, 4096): (16, 4096)} if quick else GEMM_CASES
+    compile_ahead(_calls([*shapes, *models.values()], shapes, gemms, device))
     for n, k in shapes:
         yield from _w4_gemv(f"W4A16 GEMV {n}x{k}", n, k, device)
     for n, k in shapes:
         yield from _w8_gemv(n, k, device)
-    if not quick:
-        for name, (n, k) in MODEL_SHAPES.items():
-            yield from _w4_gemv(f"W4A16 GEMV {name} {n}x{k}", n, k, device)
-    for n, k in ((14336, 4096),) if quick else ((28672, 8192), (14336, 4096), (4864, 896)):
-        for tokens in (16, 4096) if quick else (4, 16, 64, 256, 1024, 4096):
+    for name, (n, k) in models.items():
+        yield from _w4_gemv(f"W4A16 GEMV {name} {n}x{k}", n, k, device)
+    for (n, k), counts in gemms.items():
+        for tokens in counts:
             yield from _gemm(n, k, tokens, device)
+
+
+def _calls(
+    four: Sequence[tuple[int, int]],
+    eight: Sequence[tuple[int, int]],
+    gemms: dict[tuple[int, int], tuple[int, ...]],
+    device: torch.device,
+) -> Iterator[Callable[[], Any]]:
+    """One product of every case."""
+    cases = [(n, k, 1, True) for n, k in four] + [(n, k, 1, False) for n, k in eight]
+    cases += [
+        (n, k, tokens, is_four) for (n, k), counts in gemms.items() for tokens in counts for is_four in (True, False)
+    ]
+    for n, k, tokens, is_four in cases:
+        yield partial(_once, n, k, tokens, is_four, device)
+
+
+def _once(n: int, k: int, tokens: int, is_four: bool, device: torch.device) -> None:
+    x = torch.randn(tokens, k, device=device).bfloat16()
+    quantized_matmul(x, random_w4(n, k, device) if is_four else random_w8(n, k, device))
+    if not is_four:
+        quantized_matmul(round_tokens(x), random_w8(n, k, device))
 
 
 def _w4_gemv(case: str, n: int, k: int, device: torch.device) -> Iterator[dict[str, Any]]:
@@ -140,17 +174,23 @@ def _gemm(n: int, k: int, tokens: int, device: torch.device) -> Iterator[dict[st
         theirs = time_us([partial(_int_mm, q.q_MK, q.scale_M, w.data, scale) for w in eight]).median_s
     yield _times("quantized_matmul", f"W8A8 {case}", ours, peer, theirs)
     yield _times("quantized_matmul", f"W8A8 {case}, rounding counted", counted, "cuBLAS bf16", dense)
-    if tokens >= 16 and torch.cuda.get_device_capability(device) >= (8, 9):
-        fp8 = [w.data.to(torch.float8_e4m3fn) for w in eight]
-        x8, one_M, one_N = (
-            x.to(torch.float8_e4m3fn),
-            torch.ones(tokens, 1, device=device),
-            torch.ones(1, n, device=device),
-        )
-        theirs = time_us(
-            [partial(torch._scaled_mm, x8, w.t(), one_M, one_N, out_dtype=torch.bfloat16) for w in fp8]
-        ).median_s
-        yield _times("quantized_matmul", f"W8A8 {case}", ours, "fp8 _scaled_mm", theirs)
+    theirs_fp8 = _fp8_us(x, eight)
+    if theirs_fp8 is not None:
+        yield _times("quantized_matmul", f"W8A8 {case}", ours, "fp8 _scaled_mm", theirs_fp8)
+
+
+def _fp8_us(x: Tensor, weights: Sequence[PackedWeight]) -> float | None:
+    """torch's fp8 product with a scale per token and per output, where the device and the shape allow it."""
+    (tokens, _), n = x.shape, weights[0].rows
+    if tokens < 16 or torch.cuda.get_device_capability(x.device) < (8, 9):
+        return None
+    fp8, x8 = [w.data.to(torch.float8_e4m3fn) for w in weights], x.to(torch.float8_e4m3fn)
+    one_M, one_N = torch.ones(tokens, 1, device=x.device), torch.ones(1, n, device=x.device)
+    calls = [partial(torch._scaled_mm, x8, w.t(), one_M, one_N, out_dtype=torch.bfloat16) for w in fp8]
+    try:
+        return time_us(calls).median_s
+    except RuntimeError:
+        return None
 
 
 def _rounded(x_MK: Tensor, weight: PackedWeight) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..quantized_matmul.bench import cold_copies, time_us
+from ..quantized_matmul.bench import cold_copies, compile_ahead, time_us
 from ..timing import Timing, cpu_time_s, row
 from . import TernaryWeight, best_ternary_layout, pack_ternary, round_tokens_for, ternarize, ternary_matmul
 from .formats import SPARSITY, Pattern
@@ -45,6 +45,9 @@ def random_ternary(n: int, k: int, pattern: Pattern, device: torch.device) -> Te
 
 def _gpu(device: torch.device, quick: bool) -> Iterator[dict[str, Any]]:
     shapes = list(GEMV_SHAPES[:1]) if quick else [*GEMV_SHAPES, *MODEL_SHAPES.values()]
+    gemms = {(28672, 8192): (16, 1024)} if quick else {(28672, 8192): (16, 64), (14336, 4096): (4, 16, 64, 256, 1024)}
+    cases = [(n, k, 1) for n, k in shapes] + [(n, k, tokens) for (n, k), counts in gemms.items() for tokens in counts]
+    compile_ahead(partial(_once, n, k, tokens, pattern, device) for n, k, tokens in cases for pattern in PATTERNS)
     for n, k in shapes:
         x = torch.randn(1, k, device=device).bfloat16()
         dense = cold_copies(partial(torch.randn, n, k, device=device, dtype=torch.bfloat16), 2 * n * k)
@@ -52,9 +55,14 @@ def _gpu(device: torch.device, quick: bool) -> Iterator[dict[str, Any]]:
         del dense
         for pattern in PATTERNS:
             yield from _gemv(n, k, pattern, bf16, device)
-    for n, k in ((28672, 8192),) if quick else ((28672, 8192), (14336, 4096)):
-        for tokens in (16, 1024) if quick else (4, 16, 64, 256, 1024, 4096):
+    for (n, k), counts in gemms.items():
+        for tokens in counts:
             yield from _gemm(n, k, tokens, device)
+
+
+def _once(n: int, k: int, tokens: int, pattern: Pattern, device: torch.device) -> None:
+    x = torch.randn(tokens, k, device=device).bfloat16()
+    ternary_matmul(x, random_ternary(n, k, pattern, device))
 
 
 def _gemv(n: int, k: int, pattern: Pattern, bf16: float, device: torch.device) -> Iterator[dict[str, Any]]:
