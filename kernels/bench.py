@@ -6,6 +6,7 @@
     --json PATH         writes the object of docs/design.md, section 8
     --commit NAME       what to write as the commit, where there is no git
     --check             first run the operations' tests for that device (needs pytest); no figures if one fails
+    --workers N         on a GPU, all is first compiled in N processes for each operation (0: while it is measured)
 
 Each operation's ``bench.py`` has ``rows(device, quick)``. The rates of the machine itself (copy, matrix products) come
 first, so that every figure can be read as a share of them. Needs torch alone; a peer that is not installed is left out
@@ -31,7 +32,7 @@ from typing import Any
 import torch
 
 from . import native
-from .timing import cpu_time_s, gpu_time_s, row
+from .timing import compile_only, cpu_time_s, gpu_time_s, row
 
 __all__ = ["machine_name", "machine_rows", "main", "operations"]
 
@@ -97,6 +98,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="PATH")
     parser.add_argument("--commit", help="written as the commit where there is no git")
     parser.add_argument("--check", action="store_true", help="run the tests first; no figures if one fails")
+    parser.add_argument(
+        "--workers", type=int, default=2, metavar="N", help="processes that compile, for each operation"
+    )
+    parser.add_argument("--compile-only", type=int, metavar="WORKER", help=argparse.SUPPRESS)
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = parser.parse_args(given)
     chosen: list[str] = options.op or known
@@ -107,6 +112,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     device = torch.device(options.device)
     if device.type == "cuda":
         device = torch.device("cuda", torch.cuda.current_device())
+        if options.compile_only is not None:
+            compile_only(options.compile_only, options.workers)
+        elif options.workers:
+            _compile(chosen, options.quick, options.workers)
     rows, failed = _measure(chosen, device, options.quick)
     if options.json is not None:
         found: dict[str, Any] = {
@@ -121,6 +130,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             found["failed"] = failed
         options.json.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     return 1 if failed else 0
+
+
+def _compile(chosen: Sequence[str], quick: bool, workers: int) -> None:
+    """Fills the compilers' caches; what fails here fails again, and is reported, when it is measured."""
+    begun = time.perf_counter()
+    command = [sys.executable, "-P", "-m", __spec__.name, "--device", "cuda", "--workers", str(workers)]
+    command += ["--quick"] if quick else []
+    running = [
+        subprocess.Popen([*command, "--op", name, "--compile-only", str(worker)], stdout=subprocess.DEVNULL)
+        for name in chosen
+        if name != "machine"
+        for worker in range(workers)
+    ]
+    for process in running:
+        process.wait()
+    _say(f"# compiled in {time.perf_counter() - begun:.1f} s")
 
 
 def _measure(chosen: Sequence[str], device: torch.device, quick: bool) -> tuple[list[dict[str, Any]], list[str]]:

@@ -33,7 +33,7 @@ def _scores_t(k8, q8t, d, lse, delta, v, do_t, seen):
     return p, p * (dp - delta[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["H", "K", "S", "T"])
 def backward_keys(
     q8_ptr, qt8_ptr, q_scale_ptr, k8_ptr, k_scale_ptr, v_ptr, do_ptr, dot8_ptr, do_scale_ptr, lse_ptr, delta_ptr,
     dk_ptr, dv_ptr, scale, scale_log2e, H, K, S, S_PAD, T, T_PAD,
@@ -70,17 +70,17 @@ def backward_keys(
             if CAUSAL:
                 seen = seen & (cols[:, None] <= (T - S + rows)[None, :])
             p, ds = _scores_t(k8, q8t, k_scale * q_scale * scale_log2e, lse, delta, v, do_t, seen)
-            p_scale = tl.maximum(tl.max(p), 1e-20) / 127.0
-            pv = tl.dot(to_int8(p, p_scale), tl.load(dot8_ptr + transposed), out_dtype=tl.int32)
-            dv += pv.to(tl.float32) * (p_scale * do_scale)
-            ds_scale = tl.maximum(tl.max(tl.abs(ds)), 1e-20) / 127.0
-            dq = tl.dot(to_int8(ds, ds_scale), tl.load(qt8_ptr + transposed), out_dtype=tl.int32)
-            dk += dq.to(tl.float32) * (ds_scale * q_scale)
+            p_top = tl.maximum(tl.max(p), 1e-20)
+            pv = tl.dot(to_int8(p, 127.0 / p_top), tl.load(dot8_ptr + transposed), out_dtype=tl.int32)
+            dv += pv.to(tl.float32) * (p_top / 127.0 * do_scale)
+            ds_top = tl.maximum(tl.max(tl.abs(ds)), 1e-20)
+            dq = tl.dot(to_int8(ds, 127.0 / ds_top), tl.load(qt8_ptr + transposed), out_dtype=tl.int32)
+            dk += dq.to(tl.float32) * (ds_top / 127.0 * q_scale)
     tl.store(dk_ptr + offset, (dk * scale).to(dk_ptr.dtype.element_ty), mask=here)
     tl.store(dv_ptr + offset, dv.to(dv_ptr.dtype.element_ty), mask=here)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["H", "K", "S", "T"])
 def backward_queries(
     q8_ptr, q_scale_ptr, k8_ptr, kt8_ptr, k_scale_ptr, mean_ptr, v_ptr, do_ptr, lse_ptr, delta_ptr,
     dq_ptr, scale, scale_log2e, H, K, S, S_PAD, T, T_PAD,
@@ -112,10 +112,10 @@ def backward_queries(
         if CAUSAL:
             seen = seen & (cols[None, :] <= (T - S + rows)[:, None])
         _, ds = _scores(q8, k8t, q_scale * k_scale * scale_log2e, lse, delta, do, v_t, seen)
-        ds_scale = tl.maximum(tl.max(tl.abs(ds)), 1e-20) / 127.0
-        ds8 = to_int8(ds, ds_scale)
+        ds_top = tl.maximum(tl.max(tl.abs(ds)), 1e-20)
+        ds8 = to_int8(ds, 127.0 / ds_top)
         k8 = tl.load(kt8_ptr + (bk * D + dims)[None, :] * T_PAD + cols[:, None])
-        dq += tl.dot(ds8, k8, out_dtype=tl.int32).to(tl.float32) * (ds_scale * k_scale)
-        rest += tl.sum(ds8.to(tl.int32), 1).to(tl.float32) * ds_scale
+        dq += tl.dot(ds8, k8, out_dtype=tl.int32).to(tl.float32) * (ds_top / 127.0 * k_scale)
+        rest += tl.sum(ds8.to(tl.int32), 1).to(tl.float32) * (ds_top / 127.0)
     dq += rest[:, None] * tl.load(mean_ptr + bk * D + dims)[None, :]
     tl.store(dq_ptr + offset, (dq * scale).to(dq_ptr.dtype.element_ty), mask=live[:, None])

@@ -115,6 +115,29 @@ def _probabilities(p, dtype: gl.constexpr, layout: gl.constexpr, M: gl.constexpr
 
 
 @gluon.jit
+def _finished(total):
+    """``total``, of which the assembler must know the value before anything that follows.
+
+    Without it the assembler moves the wait for PV before the exponentials that were to hide it: a wait has no operands.
+    """
+    return gl.inline_asm_elementwise(
+        """{
+        .reg .pred p;
+        .reg .b32 m;
+        setp.lt.f32 p, $1, 0f00000000;
+        selp.b32 m, 0, -1, p;
+        bar.warp.sync m;
+        mov.b32 $0, $1;
+        }""",
+        "=r,r",
+        [total],
+        dtype=gl.float32,
+        is_pure=False,
+        pack=1,
+    )
+
+
+@gluon.jit
 def _softmax(s, d, top, total, cols, row_last, T, MASK: gl.constexpr, SHIFT: gl.constexpr, SHARE: gl.constexpr):
     """One step of the online softmax in base 2: probabilities times 2^SHIFT, new maximum and sum, correction."""
     x = s.to(gl.float32)
@@ -152,7 +175,7 @@ def _tiles(
     start, stop, tiles, p, k_scale, top, total, acc, q_scale, row_last, T, k_scale_ptr,
     q_smem, k_smem, v_smem, k_full, k_free, v_full, v_free, turn,
     D: gl.constexpr, M: gl.constexpr, N: gl.constexpr, MASK: gl.constexpr, FP8: gl.constexpr, SHARE: gl.constexpr,
-    TWO: gl.constexpr, PING: gl.constexpr, GROUP: gl.constexpr, STAGES: gl.constexpr,
+    TWO: gl.constexpr, PING: gl.constexpr, HOLD: gl.constexpr, GROUP: gl.constexpr, STAGES: gl.constexpr,
 ):  # fmt: skip
     """Tiles start .. stop - 1 of ``tiles`` (counted from the last): QK of this one and PV of the one before."""
     S_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, N, 32])
@@ -185,6 +208,8 @@ def _tiles(
         mbarrier.arrive(k_free.index(stage), count=1)
         cols = j * N + gl.arange(0, N, gl.SliceLayout(0, S_LAYOUT))
         p, top, total, alpha = _softmax(s, d, top, total, cols, row_last, T, MASK, P_SHIFT, SHARE)
+        if HOLD:
+            total = _finished(total)
         pv = warpgroup_mma_wait(0, (pv,))
         _barrier()
         mbarrier.arrive(v_free.index(before), count=1)
@@ -198,7 +223,7 @@ def _consumer(
     q_ptr, k_scale_ptr, v_scale_ptr, o_ptr, lse_ptr, q_smem, k_smem, v_smem, k_full, k_free, v_full, v_free, turn,
     row0, bh, bk, S, T, T_PAD, tiles, whole, scale_log2e,
     D: gl.constexpr, M: gl.constexpr, N: gl.constexpr, CAUSAL: gl.constexpr, FP8: gl.constexpr, SHARE: gl.constexpr,
-    TWO: gl.constexpr, PING: gl.constexpr, GROUP: gl.constexpr, STAGES: gl.constexpr,
+    TWO: gl.constexpr, PING: gl.constexpr, HOLD: gl.constexpr, GROUP: gl.constexpr, STAGES: gl.constexpr,
 ):  # fmt: skip
     """M queries against all their keys."""
     S_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, N, 32])
@@ -212,9 +237,9 @@ def _consumer(
     q_dims = gl.arange(0, D, gl.SliceLayout(0, Q_LAYOUT))
     q_offset = (bh * S + q_rows).to(gl.int64)[:, None] * D + q_dims[None, :]
     q = gl.load(q_ptr + q_offset, mask=(q_rows < S)[:, None], other=0.0).to(gl.float32)
-    q_scale = gl.maximum(gl.max(gl.abs(q), 1), 1e-20) / 127.0
-    q_smem.store(gl.floor(q / q_scale[:, None] + 0.5).to(gl.int8))
-    q_scale = gl.convert_layout(q_scale, S_ROWS) * scale_log2e
+    q_top = gl.maximum(gl.max(gl.abs(q), 1), 1e-20)
+    q_smem.store((q * (127.0 / q_top)[:, None] + 12582912.0).to(gl.int32, bitcast=True).to(gl.int8))  # see to_int8
+    q_scale = gl.convert_layout(q_top, S_ROWS) * (scale_log2e / 127.0)
     fence_async_shared()
     _barrier()
     top = gl.full([M], -1e30, gl.float32, S_ROWS)
@@ -236,11 +261,11 @@ def _consumer(
     masked = gl.maximum(tiles - whole, 1)
     p, k_scale, top, total, acc = _tiles(
         1, masked, tiles, p, k_scale, top, total, acc, q_scale, row_last, T, k_scale_ptr, q_smem, k_smem, v_smem,
-        k_full, k_free, v_full, v_free, turn, D, M, N, True, FP8, SHARE, TWO, PING, GROUP, STAGES,
+        k_full, k_free, v_full, v_free, turn, D, M, N, True, FP8, SHARE, TWO, PING, HOLD, GROUP, STAGES,
     )  # fmt: skip
     p, k_scale, top, total, acc = _tiles(
         masked, tiles, tiles, p, k_scale, top, total, acc, q_scale, row_last, T, k_scale_ptr, q_smem, k_smem, v_smem,
-        k_full, k_free, v_full, v_free, turn, D, M, N, False, FP8, SHARE, TWO, PING, GROUP, STAGES,
+        k_full, k_free, v_full, v_free, turn, D, M, N, False, FP8, SHARE, TWO, PING, HOLD, GROUP, STAGES,
     )  # fmt: skip
     p_op = _probabilities(p, v_smem.dtype, P_LAYOUT, M, N, FP8)
     last = (tiles - 1) % STAGES
@@ -256,11 +281,11 @@ def _consumer(
     gl.store(lse_ptr + bh * S + rows, (top - P_SHIFT + gl.log2(total)) * LN2, mask=rows < S)
 
 
-@gluon.jit
+@gluon.jit(do_not_specialize=["H", "K", "S", "T"])
 def forward(
     q_ptr, k_desc, v_desc, k_scale_ptr, v_scale_ptr, o_ptr, lse_ptr, scale_log2e, H, K, S, T, T_PAD,
     D: gl.constexpr, M: gl.constexpr, N: gl.constexpr, CAUSAL: gl.constexpr, FP8: gl.constexpr, SHARE: gl.constexpr,
-    TWO: gl.constexpr, PING: gl.constexpr, STAGES: gl.constexpr, REGISTERS: gl.constexpr,
+    TWO: gl.constexpr, PING: gl.constexpr, HOLD: gl.constexpr, STAGES: gl.constexpr, REGISTERS: gl.constexpr,
 ):  # fmt: skip
     """M queries of one head; launched over (tiles of queries, B H) with 4 warps, to which the compiler adds 4 + 4.
 
@@ -305,7 +330,7 @@ def forward(
                 (
                     q_ptr, k_scale_ptr, v_scale_ptr, o_ptr, lse_ptr, q_smem.index(0), k_smem, v_smem, k_full, k_free,
                     v_full, v_free, turn, row0, bh, bk, S, T, T_PAD, tiles, whole, scale_log2e,
-                    D, HALF, N, CAUSAL, FP8, SHARE, TWO, PING, 0, STAGES,
+                    D, HALF, N, CAUSAL, FP8, SHARE, TWO, PING, HOLD, 0, STAGES,
                 ),
             ),
             (
@@ -313,7 +338,7 @@ def forward(
                 (
                     q_ptr, k_scale_ptr, v_scale_ptr, o_ptr, lse_ptr, q_smem.index(1), k_smem, v_smem, k_full, k_free,
                     v_full, v_free, turn, row0 + HALF, bh, bk, S, T, T_PAD, tiles, whole, scale_log2e,
-                    D, HALF, N, CAUSAL, FP8, SHARE, TWO, PING, 1, STAGES,
+                    D, HALF, N, CAUSAL, FP8, SHARE, TWO, PING, HOLD, 1, STAGES,
                 ),
             ),
             (

@@ -16,7 +16,7 @@ LN2 = tl.constexpr(0.6931471805599453)
 P_SHIFT = tl.constexpr(8.0)  # probabilities are scaled by 2^8 before FP8: 256 fits e4m3, and 2^-17 is not yet zero
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T"])
 def statistics(
     k_ptr, v_ptr, sum_ptr, top_ptr, T, CHUNK, D: tl.constexpr, ROWS: tl.constexpr, HAS_V: tl.constexpr
 ):  # fmt: skip
@@ -39,12 +39,16 @@ def statistics(
 
 
 @triton.jit
-def to_int8(x, scale):
-    """Rounded to the nearest integer; |x| <= 127 scale."""
-    return tl.floor(x / scale + 0.5).to(tl.int8)
+def to_int8(x, inverse):
+    """x * inverse, at most 127 in size, rounded to the nearest integer.
+
+    Adding 1.5 * 2^23 leaves the integer in the low bits: one operation, where a division, a rounding and a conversion
+    would keep the units busy for longer than the memory.
+    """
+    return (x * inverse + 12582912.0).to(tl.int32, bitcast=True).to(tl.int8)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T", "CHUNKS"])
 def quantize_keys_and_values(
     k_ptr, v_ptr, sum_ptr, top_ptr, k8_ptr, kt8_ptr, k_scale_ptr, mean_ptr, v8_ptr, v_scale_ptr, T, T_PAD, CHUNKS,
     D: tl.constexpr, N: tl.constexpr, CHUNKS_P2: tl.constexpr, HAS_V: tl.constexpr, HAS_KT: tl.constexpr,
@@ -55,7 +59,9 @@ def quantize_keys_and_values(
     ``kt8`` is the transpose [B K, D, T_PAD] of ``k8`` (the backward needs it). PERMUTE stores the keys of each group of
     16 in V^T in the order in which a thread of Hopper's matrix unit holds them (README.md).
     """
-    tile, bk = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    # From the last to the first: what the pass before read last is still in the second-level cache.
+    tile = tl.num_programs(0) - 1 - tl.program_id(0)
+    bk = (tl.num_programs(1) - 1 - tl.program_id(1)).to(tl.int64)
     dims = tl.arange(0, D)
     chunks = tl.arange(0, CHUNKS_P2)
     partial = (bk * CHUNKS + chunks)[:, None] * D + dims[None, :]
@@ -66,29 +72,28 @@ def quantize_keys_and_values(
     seen = (rows < T)[:, None]
     k = tl.load(k_ptr + offset, mask=seen, other=0.0).to(tl.float32) - mean[None, :]
     k = tl.where(seen, k, 0.0)
-    scale = tl.maximum(tl.max(tl.abs(k)), 1e-20) / 127.0
-    k8 = to_int8(k, scale)
+    top = tl.maximum(tl.max(tl.abs(k)), 1e-20)
+    k8 = to_int8(k, 127.0 / top)
     tl.store(k8_ptr + (bk * T_PAD + rows)[:, None] * D + dims[None, :], k8)
-    tl.store(k_scale_ptr + bk * (T_PAD // N) + tile, scale)
+    tl.store(k_scale_ptr + bk * (T_PAD // N) + tile, top / 127.0)
     transposed = (bk * D + dims)[:, None] * T_PAD + rows[None, :]
     if HAS_KT:
         tl.store(kt8_ptr + transposed, tl.trans(k8))
     if tile == 0:
         tl.store(mean_ptr + bk * D + dims, mean)
     if HAS_V:
-        top = tl.max(tl.load(top_ptr + partial, mask=live, other=0.0), 0)
-        v_scale = tl.maximum(top, 1e-30) / 448.0
-        v = tl.load(v_ptr + offset, mask=seen, other=0.0).to(tl.float32) / v_scale[None, :]
+        v_top = tl.maximum(tl.max(tl.load(top_ptr + partial, mask=live, other=0.0), 0), 1e-30)
+        v = tl.load(v_ptr + offset, mask=seen, other=0.0).to(tl.float32) * (448.0 / v_top)[None, :]
         v8 = v.to(v8_ptr.dtype.element_ty)
         if PERMUTE:
             v8 = tl.reshape(v8, [N // 16, 2, 4, 2, D])
             v8 = tl.reshape(tl.permute(v8, [0, 2, 1, 3, 4]), [N, D])
         tl.store(v8_ptr + transposed, tl.trans(v8))
         if tile == 0:
-            tl.store(v_scale_ptr + bk * D + dims, v_scale)
+            tl.store(v_scale_ptr + bk * D + dims, v_top / 448.0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["S"])
 def quantize_rows(
     x_ptr, x8_ptr, xt8_ptr, scale_ptr, S, S_PAD, D: tl.constexpr, M: tl.constexpr
 ):  # fmt: skip
@@ -98,14 +103,14 @@ def quantize_rows(
     rows = tile * M + tl.arange(0, M)
     x = tl.load(x_ptr + (bh * S + rows)[:, None] * D + dims[None, :], mask=(rows < S)[:, None], other=0.0)
     x = x.to(tl.float32)
-    scale = tl.maximum(tl.max(tl.abs(x)), 1e-20) / 127.0
-    x8 = to_int8(x, scale)
+    top = tl.maximum(tl.max(tl.abs(x)), 1e-20)
+    x8 = to_int8(x, 127.0 / top)
     tl.store(x8_ptr + (bh * S_PAD + rows)[:, None] * D + dims[None, :], x8)
     tl.store(xt8_ptr + (bh * D + dims)[:, None] * S_PAD + rows[None, :], tl.trans(x8))
-    tl.store(scale_ptr + bh * (S_PAD // M) + tile, scale)
+    tl.store(scale_ptr + bh * (S_PAD // M) + tile, top / 127.0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["H", "K", "S", "T"])
 def forward(
     q_ptr, k8_ptr, v_ptr, k_scale_ptr, v_scale_ptr, shift_ptr, o_ptr, lse_ptr, scale_log2e, H, K, S, T, T_PAD,
     D: tl.constexpr, M: tl.constexpr, N: tl.constexpr, CAUSAL: tl.constexpr, FP8: tl.constexpr,
@@ -126,11 +131,11 @@ def forward(
     dims = tl.arange(0, D)
     offset = (bh * S + rows)[:, None] * D + dims[None, :]
     q = tl.load(q_ptr + offset, mask=(rows < S)[:, None], other=0.0).to(tl.float32)
-    q_scale = tl.maximum(tl.max(tl.abs(q), 1), 1e-20) / 127.0
+    q_top = tl.maximum(tl.max(tl.abs(q), 1), 1e-20)
     if ONE_Q_SCALE:
-        q_scale = tl.max(q_scale) + tl.zeros([M], tl.float32)
-    q8 = to_int8(q, q_scale[:, None])
-    q_scale *= scale_log2e
+        q_top = tl.max(q_top) + tl.zeros([M], tl.float32)
+    q8 = to_int8(q, (127.0 / q_top)[:, None])
+    q_scale = q_top / 127.0 * scale_log2e
     top = tl.full([M], -1e30, tl.float32)
     total = tl.zeros([M], tl.float32)
     acc = tl.zeros([M, D], tl.float32)

@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 LOG2_E = 1.4426950408889634
-CHUNK = 512  # rows of the first pass over K and V that one program sums
+CHUNK = 1024  # rows of the first pass over K and V that one program sums
 Q_TILE = 128  # queries that share a mean when Q is smoothed
 BACKWARD_TILE = 64
 TRAINED_DIM = 128  # SageBwd: the greatest head dim
@@ -35,7 +35,11 @@ TRAINED_DIM = 128  # SageBwd: the greatest head dim
 
 @dataclass(frozen=True)
 class Tile:
-    """Shape of a tile and how it is launched. ``share``, ``two`` and ``ping`` exist for Hopper alone."""
+    """Shape of a tile, stages and warps; and switches of ``hopper.py``.
+
+    ``share`` of 8 exponentials in software (1 or 2), ``two`` levels of accumulation, ``ping``: the groups take turns at
+    the matrix unit, ``hold``: the wait for PV stays behind the exponentials.
+    """
 
     m: int
     n: int
@@ -44,14 +48,17 @@ class Tile:
     share: int = 0
     two: bool = False
     ping: bool = False
+    hold: bool = True
     registers: int = 240
 
 
 def hopper_tile(dim: int, fp8: bool) -> Tile:
-    """Measured on an H100 (README.md)."""
+    """Measured on an H100 (README.md): software exp2 pays at head dim 64, turns at 64 and 128."""
     if dim == 256:
-        return Tile(128, 64, 3 if fp8 else 2, 4)
-    return Tile(128, 128, 4 if fp8 else 3, 4)
+        return Tile(128, 64, 4 if fp8 else 2, 4)
+    if dim == 64:
+        return Tile(128, 128, 4, 4, share=1, ping=True)
+    return Tile(128, 128, 4 if fp8 else 3, 4, ping=True)
 
 
 def portable_tile(dim: int, fp8: bool, capability: int) -> Tile:
@@ -155,7 +162,7 @@ def hopper_forward(
         TensorDescriptor.from_tensor(values, v_block, v_layout),
         done.k_scale, done.v_scale, out, lse, scale * LOG2_E, heads, kv_heads, queries, keys, done.padded,
         D=dim, M=tile.m, N=tile.n, CAUSAL=causal, FP8=fp8, SHARE=tile.share, TWO=tile.two, PING=tile.ping,
-        STAGES=tile.stages, REGISTERS=tile.registers, num_warps=4, num_stages=1, enable_fp_fusion=True,
+        HOLD=tile.hold, STAGES=tile.stages, REGISTERS=tile.registers, num_warps=4, num_stages=1, enable_fp_fusion=True,
     )  # fmt: skip
     return out, lse, done.mean
 

@@ -57,7 +57,7 @@ def int8_tiles(x_BHSD: Tensor, tile: int) -> Tensor:
 
 def _int8(x: Tensor, top: Tensor) -> Tensor:
     step = top.clamp_min(1e-20) / 127
-    return (x / step + 0.5).floor() * step
+    return (x / step).round() * step
 
 
 def _scores(q: Tensor, k: Tensor, causal: bool, scale: float | None) -> Tensor:

@@ -62,7 +62,7 @@ def _hopper(dim: int, fp8: bool, causal: bool, tile: Tile) -> Compilation:
     }
     constants = {
         "D": dim, "M": tile.m, "N": tile.n, "CAUSAL": causal, "FP8": fp8, "SHARE": tile.share, "TWO": tile.two,
-        "PING": tile.ping, "STAGES": tile.stages, "REGISTERS": tile.registers,
+        "PING": tile.ping, "HOLD": tile.hold, "STAGES": tile.stages, "REGISTERS": tile.registers,
     }  # fmt: skip
     name = f"hopper forward {_words(dim, fp8, causal)} {tile.m}x{tile.n}"
     return Compilation(name, hopper.forward, signature, constants, _options(4, 1))
