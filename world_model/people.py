@@ -61,12 +61,11 @@ class PeopleWatch:
             now = life.now
             if now is not None and now.gone is None and name not in view.people and now.value not in ("", GONE):
                 self._maybe_left(view, found, name, now)
+        known = [name for name, role in view.fold.roles.items() if role == PERSON]
+        where = {name: view.fold.map.room_at(sighting.cell) for name, sighting in view.people.items()}
         for room, share in view.coverage.items():
             if share >= WHOLE:
-                for name in view.fold.people:
-                    sighting = view.people.get(name)
-                    if sighting is None or view.fold.map.room_at(sighting.cell) != room:
-                        self._without[name, room] = view.t
+                self._without |= {(name, room): view.t for name in known if where.get(name) != room}
         self._previous = view.scene
 
     def _compare(self, view: View, found: Found, name: str) -> None:

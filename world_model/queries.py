@@ -312,6 +312,10 @@ def _changes_of(life: Life, kind: str) -> Iterator[Change]:
     name = life.id if kind == "moved" else life.name
     old: Stay | None = None
     for stay in life.stays:
+        if old is None and kind == "entered" and stay.witnessed and stay.since is not None:
+            yield Change(
+                kind, name, None, stay.value, moment(stay.since), moment(stay.first), name, True, tuple(stay.seqs[:1])
+            )  # fmt: skip
         again = old is not None and old.value == stay.value
         if old is not None and not (again and (old.gone is None or (kind == "entered" and not stay.witnessed))):
             since = max(old.last, stay.since or 0)

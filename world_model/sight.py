@@ -309,6 +309,9 @@ class SceneWatcher:
         cell = doubt.details["sighting"].cell
         clear = self._clear.get(cell)
         just_clear = clear is not None and doubt.first - clear <= _JUST_SEEN_STEPS * self._step_s
+        known = [item.now for item in self._model.fold.objects.named(str(doubt.reading)) if item.now is not None]
+        if any(stay.cell == cell and stay.gone is not None and not stay.carrier for stay in known):
+            return False  # back where it was missed
         return just_clear and not doubt.details["carrier"] and not self._people.near((cell,), doubt.first)
 
     def _maybe_gone(self, view: View, found: Found, name: str, stay: Stay) -> None:
