@@ -39,6 +39,8 @@ __all__ = ["machine_name", "machine_rows", "main", "operations"]
 _HERE = Path(__file__).parent
 _COLUMNS = ("bench", "case", "metric", "value", "unit", "spread", "peer", "peer_value", "ratio")
 
+_COMPILE_LIMIT_S = 120.0
+
 Rows = Callable[[torch.device, bool], Iterator[dict[str, Any]]]
 
 
@@ -144,7 +146,10 @@ def _compile(chosen: Sequence[str], quick: bool, workers: int) -> None:
         for worker in range(workers)
     ]
     for process in running:
-        process.wait()
+        try:
+            process.wait(max(1.0, begun + _COMPILE_LIMIT_S - time.perf_counter()))
+        except subprocess.TimeoutExpired:
+            process.kill()
     _say(f"# compiled in {time.perf_counter() - begun:.1f} s")
 
 

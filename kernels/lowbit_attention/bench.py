@@ -48,9 +48,10 @@ def _forward_rows(
     work = 4 * heads * length**2 * dim / (2 if causal else 1)
     case = f"hd{dim} {heads}/{kv_heads} heads {'causal' if causal else 'full'} {length // 1024}k fwd"
     peers = {}
+    wide_k, wide_v = (x.repeat_interleave(heads // kv_heads, dim=1) for x in (k, v))  # every backend takes these
     for name, backend in (("cuDNN bf16", SDPBackend.CUDNN_ATTENTION), ("flash-2 bf16", SDPBackend.FLASH_ATTENTION)):
         with sdpa_kernel(backend):
-            peers[name] = work / gpu_time_s(lambda: _torch(q, k, v, causal), repetitions=10).median_s / 1e12
+            peers[name] = work / gpu_time_s(lambda: _torch(q, wide_k, wide_v, causal), repetitions=10).median_s / 1e12
     for values in ("fp8", "half") if dim == 128 else ("fp8",):
         timing = gpu_time_s(lambda values=values: lowbit_attention(q, k, v, causal=causal, values=values))  # type: ignore[misc]
         for peer in peers if values == "fp8" else list(peers)[:1]:
