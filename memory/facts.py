@@ -88,15 +88,23 @@ class Facts:
         self.producer = f"facts/1+{_code_hash()}"
 
     def prepare(self, record: Record) -> Any:
-        """The statements of a told record."""
+        """The statements of a told record, or of what the agent inferred."""
+        if record.kind == "inferred":
+            return tuple(
+                Statement(subject, predicate, value, functional)
+                for subject, predicate, value, functional in record.payload["statements"]
+            )
         if record.kind != "told":
             return None
         speaker = str(record.payload.get("speaker", "owner"))
         return tuple(self._reader.parse(str(record.payload["text"]), record.start, ZoneInfo(record.zone), speaker))
 
     def apply(self, tx: Connection, record: Record, prepared: Any) -> None:
-        """Take in a told record, or a language model's reading of one."""
-        if record.kind == "told":
+        """Take in a told record, a language model's reading of one, or what the agent inferred."""
+        if record.kind == "inferred":
+            said = {"text": "", "said_us": to_us(record.start), "trust": record.trust.value}
+            take_in(tx, record, prepared, said, None)
+        elif record.kind == "told":
             told = {
                 "seq": record.seq,
                 "owner": record.owner,

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..clock import to_us
 from ..errors import BadInput
-from ..records import Effect, Event, Image, KeyFrame, OutcomeStatus, Record, Tracklet, Trust, Vector
+from ..records import Effect, Event, Image, KeyFrame, OutcomeStatus, Record, Statement, Tracklet, Trust, Vector
 from .journal import Draft
 
 JPEG_QUALITY = 90
@@ -74,6 +74,16 @@ class Step:
         if len(text) > _MOST_TEXT:
             raise BadInput(f"expected at most {_MOST_TEXT:,} characters, got {len(text):,}; tell it in parts")
         self.note("told", {"text": text, "speaker": speaker}, time=time, source=source, trust=trust)
+
+    def inferred(self, statements: Sequence[Statement], why: str) -> None:
+        """What the agent concluded by itself becomes facts of trust AGENT; a later conclusion takes its place.
+
+        Args:
+            statements: without times: they hold from now on.
+            why: what they were concluded from, for people: ``habits``.
+        """
+        said = [[s.subject, s.predicate, s.object, s.functional] for s in statements]
+        self.note("inferred", {"statements": said, "why": why})
 
     def intent(self, intent: str, tool: str, arguments: Mapping[str, Any], effect: Effect, cause: int | None) -> None:
         """The agent is about to act; durable before it does. ``intent`` is a unique id, ``cause`` who asked (seq)."""

@@ -30,7 +30,7 @@ from perdure.memory import Memory
 from perdure.perception.lessons import read_lesson
 from perdure.perception.scenes import SceneReader
 from perdure.perception.statements import parse_statements
-from perdure.records import Event, Observation, OutcomeStatus, Pose, Record, Scene, Trust
+from perdure.records import Event, Observation, OutcomeStatus, Pose, Record, Scene, Statement, Trust
 from perdure.world_model import SceneWatcher
 from perdure.world_model.causes import CausalModel, Edge
 
@@ -45,7 +45,7 @@ _ACTS = {
     Move.GIVE: "give",
     Move.DISCARD: "discard",
 }
-_PATIENCE = timedelta(hours=2)
+_PATIENCE = timedelta(minutes=70)
 """How long after it was asked a failed errand is still tried again."""
 _LESSON_PAUSE_S = 180
 """While things were named so recently, the robot stays where it is held."""
@@ -58,6 +58,8 @@ _UNASKED = ("look_into", "try_out")
 _CHOICES = 8
 _WALK_MINUTES = 12
 """Time to get to where an effect may show, on top of what it may take to come about."""
+_KEPT_MINUTES = 9
+"""What the owner wants otherwise is tried out for no longer."""
 _KEEN_S = 1200
 """A room where an effect is expected is looked at this much sooner."""
 _LOOK_INTO_S = 5 * 3600
@@ -65,6 +67,7 @@ _LOOK_INTO_S = 5 * 3600
 _FRAME_BUDGET = 48 * 2**20
 """Bytes of pictures that are kept; older ones fade."""
 _REST_S = 6 * 3600
+_COMPANY_S = 20 * 60
 _THROW = frozenset("throw bin rid trash discard dispose garbage rubbish".split())
 _WHENEVER = frozenset({"whenever", "always", "never", "ever", "every"})
 _ALWAYS = _WHENEVER | {"if", "keep", "times", "when"}
@@ -112,6 +115,8 @@ class Memo:
     waiting: list[Waiting] = field(default_factory=list)
     looked_into: dict[str, float] = field(default_factory=dict)
     trial: Trial | None = None
+    not_usable: list[str] = field(default_factory=list)
+    """Fixtures that cannot be set by hand."""
     rested_s: float = 0.0
 
 
@@ -131,6 +136,7 @@ class HomeRobot(Agent):
         self._shown_s: float | None = None
         self._idle: Iterator[int] | None = None
         self._idle_next: int | None = None
+        self._visited: dict[str, float] = {}
         self._busy = False
         self._make_proposer: Callable[[], Proposer] | None = None
         self._speakers: dict[int, str] = {}
@@ -173,7 +179,7 @@ class HomeRobot(Agent):
         held = any(life.now is not None and life.now.value == ME for life in self.world.lives(thing))
         return OutcomeStatus.DONE if held else OutcomeStatus.FAILED
 
-    @tool(effect="reversible", timeout_s=5400, recover=is_there)
+    @tool(effect="reversible", timeout_s=4200, recover=is_there)
     def bring(self, thing: str, to: str) -> Generator[int, Observation, str]:
         """Carry a thing to a place or a person."""
         yield from self._empty_hand(thing)
@@ -182,13 +188,13 @@ class HomeRobot(Agent):
         yield from skills.put(self, to)
         return f"the {thing} is at {to}"
 
-    @tool(effect="reversible", timeout_s=5400, recover=is_set)
+    @tool(effect="reversible", timeout_s=4200, recover=is_set)
     def set(self, fixture: str, state: str) -> Generator[int, Observation, str]:
         """Switch a device on or off, open or close something."""
         yield from skills.set_state(self, fixture, state)
         return f"the {fixture} is {state}"
 
-    @tool(effect="irreversible", timeout_s=5400, recover=is_gone)
+    @tool(effect="irreversible", timeout_s=4200, recover=is_gone)
     def throw_away(self, thing: str) -> Generator[int, Observation, str]:
         """Put a thing into the bin for good."""
         yield from self._empty_hand(thing)
@@ -200,7 +206,12 @@ class HomeRobot(Agent):
     @tool(effect="reversible", timeout_s=1800, recover=is_set)
     def try_out(self, fixture: str, state: str) -> Generator[int, Observation, str]:
         """Bring a device or door into a state to see what that brings about."""
-        yield from skills.set_state(self, fixture, state)
+        try:
+            yield from skills.set_state(self, fixture, state)
+        except skills.NotUsable:
+            self.state.not_usable.append(fixture)
+            self.state.trial = None
+            raise
         return f"the {fixture} is {state}"
 
     @tool(effect="reversible", timeout_s=1800)
@@ -322,7 +333,10 @@ class HomeRobot(Agent):
         """Standing orders, and what was promised for when somebody comes home."""
         state: Memo = self.state
         people = {s.name for s in self.scene.sightings if s.name in self.world.fold.people} if self.scene else set()
+        trial: Trial | None = state.trial
         for rule in state.rules:
+            if trial is not None and trial.fixture == rule.fixture:
+                continue  # it is being tried out for some minutes, and brought back after
             if self._now_s - rule.tried_s > _RULE_PAUSE_S and not people and self._sees_other(rule):
                 rule.tried_s = self._now_s
                 return Call("set", {"fixture": rule.fixture, "state": rule.state}, rule.cause)
@@ -363,8 +377,8 @@ class HomeRobot(Agent):
             name, old = experiment.fixture, states.get(experiment.fixture, "")
             other = [state for state in self.states_of(name) if state != old]
             wanted = experiment.state or next(iter(other), "")
-            if name not in kept and wanted in other:
-                minutes = experiment.minutes + _WALK_MINUTES
+            if name not in self.state.not_usable and wanted in other:
+                minutes = _KEPT_MINUTES if name in kept else experiment.minutes + _WALK_MINUTES
                 until_s = self._now_s + 60 * minutes
                 self.state.trial = Trial(name, wanted, old, list(experiment.watch), minutes, until_s)
                 self._causes.tried(name, wanted)
@@ -404,20 +418,31 @@ class HomeRobot(Agent):
         return action
 
     def _round(self) -> Iterator[int]:
-        views = self.world.fold.views
         watched = set()
         if self.state.trial is not None:
             watched = {self.world.map.room_of(name) for name in self.state.trial.watch}
         rooms = sorted(
-            self.world.map.rooms,
-            key=lambda room: ((views[room][-1][1] if views.get(room) else 0) - _KEEN_S * (room in watched), room),
+            (room for room in self.world.map.rooms if room != self._room()),
+            key=lambda room: (self._visited.get(room, 0.0) - _KEEN_S * (room in watched), room),
         )
         for room in rooms:
             try:
                 yield from skills.visit(self, room)
-                return
             except Failed:
                 continue
+            finally:
+                self._visited[room] = self._now_s
+            yield from self._watch_people()
+            return
+
+    def _watch_people(self) -> Iterator[int]:
+        """Stay for a while where people are: most of what happens is done by them."""
+        until_s = self._now_s + _COMPANY_S
+        while self._now_s < until_s and self.state.trial is None:
+            people = {s.cell for s in self.scene.sightings if s.name in self.world.fold.people} if self.scene else set()
+            if not any(self.world.map.room_at(cell) == self._room() for cell in people):
+                return
+            yield Move.WAIT
 
     def learn_causes(self) -> tuple[Edge, ...]:
         """Learn what brings about what from all that is known by now."""
@@ -433,10 +458,19 @@ class HomeRobot(Agent):
         if first:
             return
         self.learn_causes()
+        self._conclude(self.world.facts())
         self.memory.fade(_FRAME_BUDGET, keep=is_lesson)
         self.world.snapshot()
 
     # ----------------------------------------------------------------------- inside
+
+    def _conclude(self, habits: Sequence[Statement]) -> None:
+        """Make facts of habits that are not known as they are by now."""
+        known = {(f.subject, f.predicate, f.object) for f in self.memory.facts() if f.trust is Trust.AGENT}
+        fresh = [s for s in habits if (s.subject, s.predicate, s.object) not in known]
+        if fresh:
+            with self.memory.step() as step:
+                step.inferred(fresh, "habits")
 
     def _in_lesson(self) -> bool:
         return self._shown_s is None or self._now_s - self._shown_s <= _LESSON_PAUSE_S

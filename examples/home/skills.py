@@ -6,7 +6,7 @@ model, which is level with every observation, and raises `Failed` with the reaso
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
 from enum import IntEnum
 from typing import Protocol
 
@@ -36,6 +36,10 @@ class Failed(Exception):
     """A skill cannot go on; the message says why."""
 
 
+class NotUsable(Failed):
+    """A fixture does not go into another state when it is used."""
+
+
 class Body(Protocol):
     """What skills need to know."""
 
@@ -63,7 +67,7 @@ OPEN, CLOSED = "open", "closed"
 _MOST_STEPS = 70
 _PATIENCE = 2
 """Minutes to wait for somebody in the way before going around."""
-_MOST_SEARCHED = 5
+_JUST_SEEN_S = 600
 
 
 def walk(body: Body, goal: Cell, *, beside: bool) -> Skill:
@@ -112,7 +116,8 @@ def walk(body: Body, goal: Cell, *, beside: bool) -> Skill:
 def _frontier(body: Body, here: Cell, looked: set[Cell]) -> Cell | None:
     """The nearest cell one can reach from which something unknown lies beside; None if all is known."""
     known = body.world.map
-    reach = nx.single_source_shortest_path_length(body.world.graph, here) if here in body.world.graph else {}
+    graph = body.world.graph
+    reach: dict[Cell, int] = nx.single_source_shortest_path_length(graph, here) if here in graph else {}
     for cell, _ in sorted(reach.items(), key=lambda item: (item[1], item[0])):
         unknown = any(known.kind((cell[0] + dx, cell[1] + dy)) is None for dx, dy in AHEAD)
         if unknown and cell not in looked:
@@ -188,7 +193,7 @@ def set_state(body: Body, fixture: str, state: str) -> Skill:
             return
         yield Move.USE
     if read_state(body, cell) != state:
-        raise Failed(f"the {fixture} does not become {state}")
+        raise NotUsable(f"the {fixture} does not become {state}")
 
 
 def look_into(body: Body, container: str) -> Skill:
@@ -205,34 +210,63 @@ def look_into(body: Body, container: str) -> Skill:
 
 
 def take(body: Body, thing: str) -> Skill:
-    """Find a thing and pick it up: where it was last seen, where it was before, then room by room, then in what is
-    shut.
+    """Find a thing and pick it up: where it is believed to be, then room by room, into what is shut there as well.
+
+    Rooms come in the order of how often the thing was there and how near they are; one that was in view just now
+    is left for the end.
 
     Raises:
         Failed: it was not found, or could not be taken.
     """
     tried: set[Cell] = set()
-    for cell in _where(body, thing):
+    for cell in sorted(_known_cells(body, thing), key=lambda c: (_distance(body, c), c)):
         tried.add(cell)
         yield from _take_from(body, thing, cell)
-        if body.holding:
+        if not _hand_is_free(body):
             return
-    for room in sorted(body.world.map.rooms, key=lambda name: _room_distance(body, name)):
-        try:
-            yield from visit(body, room)
-        except Failed:
-            continue
-        for cell in sorted(_known_cells(body, thing) - tried):
-            tried.add(cell)
-            yield from _take_from(body, thing, cell)
-            if body.holding:
+    left = set(body.world.map.rooms)
+    while left:
+        room = max(sorted(left), key=lambda name: _promise(body, thing, name))
+        left.remove(room)
+        for skill in (visit(body, room), *(_take_from(body, thing, cell) for cell in _shut_in(body, room))):
+            yield from _whatever(skill)
+            if not _hand_is_free(body):
                 return
-    for cell, name in sorted(body.world.map.fixtures.items()):
-        if cell not in tried and OPEN in body.states_of(name) and not name.endswith(("door", "window")):
-            yield from _take_from(body, thing, cell)
-            if body.holding:
-                return
+            for cell in sorted(_known_cells(body, thing) - tried):
+                tried.add(cell)
+                yield from _take_from(body, thing, cell)
+                if not _hand_is_free(body):
+                    return
     raise Failed(f"the {thing} is not where it was last seen, nor anywhere in sight")
+
+
+def _promise(body: Body, thing: str, room: str) -> float:
+    """How promising it is to look for a thing in a room."""
+    places = [stay.value for life in body.world.lives(thing) for stay in life.stays]
+    share = sum(body.world.map.room_of(place) == room for place in places) / max(1, len(places))
+    views = body.world.fold.views.get(room)
+    just_seen = views is not None and body.world.fold.time - views[-1][1] < _JUST_SEEN_S
+    return share + 0.1 - _room_distance(body, room) / 60 - just_seen
+
+
+def _shut_in(body: Body, room: str) -> list[Cell]:
+    """Cells of what can be shut and holds things, in a room."""
+    found = sorted(body.world.map.fixtures.items())
+    return [
+        cell
+        for cell, name in found
+        if OPEN in body.states_of(name)
+        and not name.endswith(("door", "window"))
+        and body.world.map.room_at(cell) == room
+    ]
+
+
+def _whatever(skill: Skill) -> Skill:
+    """A skill whose failure does not matter."""
+    try:
+        yield from skill
+    except Failed:
+        return
 
 
 def _take_from(body: Body, thing: str, cell: Cell) -> Skill:
@@ -383,18 +417,10 @@ def _search(body: Body, person: str) -> Skill:
     known = body.world.place_of(person).value
     rooms.sort(key=lambda room: room != known)
     for room in rooms:
-        for action in _stoppable(visit(body, room)):
+        for action in _whatever(visit(body, room)):
             yield action
             if _person_cell(body, person) is not None:
                 return
-
-
-def _stoppable(skill: Skill) -> Iterator[int]:
-    """The actions of a skill that needs nothing sent; it ends when it fails."""
-    try:
-        yield from skill
-    except Failed:
-        return
 
 
 def _person_cell(body: Body, person: str) -> Cell | None:
@@ -402,22 +428,6 @@ def _person_cell(body: Body, person: str) -> Cell | None:
         if sighting.name == person:
             return sighting.cell
     return None
-
-
-def _where(body: Body, thing: str) -> Iterator[Cell]:
-    """Cells where a thing may be: where it was last seen, then the places it was at before, newest first."""
-    tried: set[Cell] = set()
-    lives = sorted(body.world.lives(thing), key=lambda life: -(life.now.last if life.now else 0))
-    for life in lives:
-        if life.now is not None and life.now.gone is None and life.now.cell is not None:
-            tried.add(life.now.cell)
-            yield life.now.cell
-    for life in lives:
-        for stay in reversed(life.stays):
-            for cell in body.world.map.cells_of(stay.value) if stay.cell is not None else ():
-                if cell not in tried and len(tried) < _MOST_SEARCHED:
-                    tried.add(cell)
-                    yield cell
 
 
 def _seen_at(body: Body, thing: str) -> set[Cell]:

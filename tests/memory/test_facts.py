@@ -521,3 +521,15 @@ def test_news_costs_what_comes_after_it_not_what_came_before(life: Life) -> None
     life.tell(state("key", "hook"))
     assert len(life.connection.execute(fact_sources.select()).all()) - len(rows) == 3
     assert len(life.connection.execute(claims.select()).all()) == 61
+
+
+def test_what_the_agent_infers_is_a_fact_of_its_own_and_a_later_conclusion_takes_its_place(memory, clock) -> None:
+    for place in ("hall shelf", "desk"):
+        clock.wait(days=1)
+        with memory.step() as step:
+            step.inferred([Statement("keys", "usual location in the morning", place, functional=True)], "habits")
+    now, before = memory.facts("keys", "usual location in the morning")
+    assert (now.object, now.trust, now.valid.end) == ("desk", Trust.AGENT, None)
+    assert before.object == "hall shelf"
+    assert before.valid.end == now.valid.start
+    assert memory.compare(["facts"])[0].equal
