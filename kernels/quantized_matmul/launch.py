@@ -79,9 +79,9 @@ def gemm_config(tokens: int, bits: int, capability: int) -> Gemm:
         return Gemm(64, 64, 4, 3)
     if bits == 16:
         return Gemm(64, 128, 4, 2 if small else 3)
-    if tokens <= 2048:
-        return Gemm(128, 128, 4, 2 if small else 3)
-    return Gemm(128, 128, 4, 2) if small else Gemm(256, 128, 8, 3)
+    if capability != 90:  # elsewhere the blocks below spill registers
+        return Gemm(128, 128, 8, 2 if small else 3)
+    return Gemm(128, 128, 4, 3) if tokens <= 2048 else Gemm(256, 128, 8, 3)
 
 
 def split_of(programs: int, groups: int, processors: int) -> int:
