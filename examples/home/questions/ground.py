@@ -81,7 +81,7 @@ class Ground:
         end = until if until is not None else minute
         if (after is not None and until is not None and after[1] != before[1]) or end - before[0] > hours * 60:
             return None
-        still = all(c.thing != thing or c.end < before[0] or c.begin > end for c in self.seen.changes)
+        still = all(c.end < before[0] or c.begin > end for c in self.seen.changes_of(thing))
         return before[1] if still and self.seen.value_at(thing, minute) == before[1] else None
 
     def gap(self, thing: str, minute: int, margin: int = 15) -> tuple[int, int] | None:
@@ -115,7 +115,7 @@ class Ground:
             and c.kind == change.kind
             and (not value or c.new == change.new)
             and first <= c.end < last
-            for c in self.seen.changes
+            for c in self.seen.changes_of(change.thing)
         )
 
     def dated(self, change: Change) -> bool:

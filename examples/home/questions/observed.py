@@ -52,6 +52,7 @@ class Observed:
     def __init__(self, truth: Truth) -> None:
         self.truth = truth
         self.changes: list[Change] = []
+        self._changes_of: dict[str, list[Change]] = {}
         self._minutes: dict[str, list[int]] = {}
         self._values: dict[str, list[str]] = {}
         self._next = truth.lesson_end
@@ -86,13 +87,13 @@ class Observed:
             first = self._carried.pop(event.thing, event)
             if first.old != event.new:
                 by = event.by if event.by == first.by else None
-                self.changes.append(
+                self._add(
                     Change(
                         "moved", event.thing, first.old, event.new, first.minute, event.minute, by, None, (first, event)
                     )
                 )
         elif event.kind == "state":
-            self.changes.append(
+            self._add(
                 Change(
                     "state",
                     event.thing,
@@ -106,7 +107,7 @@ class Observed:
                 )
             )
         elif (event.kind == "entered" and event.old == GONE) or (event.kind == "left" and event.new == GONE):
-            self.changes.append(
+            self._add(
                 Change(
                     event.kind,
                     event.thing,
@@ -119,6 +120,14 @@ class Observed:
                     (event,),
                 )
             )
+
+    def _add(self, change: Change) -> None:
+        self.changes.append(change)
+        self._changes_of.setdefault(change.thing, []).append(change)
+
+    def changes_of(self, thing: str) -> Sequence[Change]:
+        """All changes of one thing, oldest first."""
+        return self._changes_of.get(thing, ())
 
     def only(self, thing: str, first: int, last: int, moves: Sequence[Change]) -> bool:
         """Whether in [first, last] a thing was taken and put down in these moves alone: not there and back as well."""

@@ -26,11 +26,7 @@ def count_moved(ground: Ground, answerable: bool) -> Candidate | None:
         last = first + ground.rng.choice((120, 180, 240, 360, 480))
         if last > ground.asked or last // DAY != first // DAY:
             continue
-        moves = [
-            c
-            for c in ground.seen.changes
-            if c.thing == item and c.kind == "moved" and first <= c.end and c.begin <= last
-        ]
+        moves = [c for c in ground.seen.changes_of(item) if c.kind == "moved" and first <= c.end and c.begin <= last]
         if not moves or any(GONE in (c.old, c.new) for c in moves) or not ground.seen.only(item, first, last, moves):
             continue
         brackets = [ground.seen.bracket(c) for c in moves]
@@ -70,8 +66,8 @@ def count_flips(ground: Ground, answerable: bool) -> Candidate | None:
         last = first + ground.rng.choice((30, 40, 60, 90, 120))
         if last > ground.asked or last // DAY != first // DAY:
             continue
-        inside = [c for c in ground.seen.changes if c.thing == fixture and first + 2 <= c.end <= last - 2]
-        near = [c for c in ground.seen.changes if c.thing == fixture and first - 3 <= c.end <= last + 3]
+        inside = [c for c in ground.seen.changes_of(fixture) if first + 2 <= c.end <= last - 2]
+        near = [c for c in ground.seen.changes_of(fixture) if first - 3 <= c.end <= last + 3]
         flips = [c for c in inside if c.new in ("on", "open")]
         if not flips or len(near) != len(inside):
             continue
@@ -219,7 +215,7 @@ def _moved_in(ground: Ground, room: str, first: int, last: int) -> dict[str, lis
     """Items moved within, into or out of a room, with their moves; None if it is open to dispute which these are."""
     found = {}
     for item in ground.truth.items:
-        all_moves = [c for c in ground.seen.changes if c.thing == item and c.kind == "moved"]
+        all_moves = [c for c in ground.seen.changes_of(item) if c.kind == "moved"]
         moves = [c for c in all_moves if c.end >= first and c.begin <= last]
         if any(_may_reach(ground, c, room, first, last) for c in all_moves if c not in moves):
             return None
@@ -241,8 +237,7 @@ def _may_reach(ground: Ground, move: Change, room: str, first: int, last: int) -
         return False
     if move.end < first:
         after = ground.seen.first_after(move.thing, move.end)
-        settled = after is not None and after[1] == move.new
-        return not settled or after is None or after[0] >= first
+        return after is None or after[0] >= first
     before = ground.seen.last_before(move.thing, move.begin - 1)
     return before is None or before[0] <= last
 
@@ -271,7 +266,7 @@ def why(ground: Ground, answerable: bool) -> Candidate | None:
     for change in pick(
         ground, [c for c in ground.changes if c.kind == "state" and c.new in ("on", "off", "wet", "dry")]
     ):
-        same = [c for c in ground.seen.changes if c.thing == change.thing and c.new == change.new]
+        same = [c for c in ground.seen.changes_of(change.thing) if c.new == change.new]
         if change.cause == "clock" or change.by == ME or sum(abs(c.end - change.end) <= 12 for c in same) > 1:
             continue
         bracket = ground.seen.bracket(change)
@@ -319,8 +314,8 @@ def _source(ground: Ground, change: Change) -> Change | None:
     """The change of the causing fixture that a mechanism's effect followed."""
     before = [
         c
-        for c in ground.seen.changes
-        if c.thing == change.cause and c.kind == "state" and c.end <= change.end and c is not change
+        for c in ground.seen.changes_of(change.cause or "")
+        if c.kind == "state" and c.end <= change.end and c is not change
     ]
     return before[-1] if before and change.end - before[-1].end <= 60 else None
 

@@ -141,7 +141,8 @@ def where_taken(ground: Ground, answerable: bool) -> Candidate | None:
         same = [c for c in moves if ground.name(c.thing) == name and c.by == change.by and c.end // DAY == day]
         alone = sum(part_of(c.end) == part for c in same) == 1 and change.end % DAY >= PARTS["morning"][0]
         bracket = ground.seen.bracket(change)
-        seen = ground.seen.doer_seen(change) and bracket.after is not None and bracket.after - change.end <= 60
+        quick = change.end - change.begin <= 60 and bracket.after is not None and bracket.after - change.end <= 60
+        seen = quick and ground.seen.doer_seen(change)
         if not alone or not seen or (bracket.after or 0) > ground.asked or GONE in (change.old, change.new):
             continue
         slots = {"x": the(name), "p": str(change.by), "part": ground.times.part(change.end)}
@@ -200,9 +201,7 @@ def who_moved(ground: Ground, answerable: bool) -> Candidate | None:
         window = _window(ground, change.begin, change.end)
         if window is None:
             continue
-        inside = [
-            c for c in ground.seen.changes if c.thing == change.thing and c.end >= window[0] and c.begin <= window[1]
-        ]
+        inside = [c for c in ground.seen.changes_of(change.thing) if c.end >= window[0] and c.begin <= window[1]]
         if not ground.seen.only(change.thing, *window, [change]):
             continue
         bracket = ground.seen.bracket(change)
@@ -243,9 +242,7 @@ def who_did(ground: Ground, answerable: bool) -> Candidate | None:
     ]
     for change in pick(ground, flips):
         same = [
-            c
-            for c in ground.seen.changes
-            if c.thing == change.thing and c.new == change.new and abs(c.end - change.end) <= 12
+            c for c in ground.seen.changes_of(change.thing) if c.new == change.new and abs(c.end - change.end) <= 12
         ]
         if len(same) > 1:
             continue
