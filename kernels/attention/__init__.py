@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
+from itertools import pairwise
 from typing import Literal, overload
 
 import torch
@@ -15,8 +15,6 @@ from ..dispatch import capability, choose
 from .reference import attention_reference, attention_written_out
 
 __all__ = ["attention", "attention_reference"]
-
-log = logging.getLogger("perdure")
 
 
 @overload
@@ -163,7 +161,7 @@ def _packed(
     """Sequence by sequence in plain torch."""
     ends_q, ends_k = cu_q.tolist(), (cu_q if cu_k is None else cu_k).tolist()
     outs, lses = [], []
-    for q0, q1, k0, k1 in zip(ends_q, ends_q[1:], ends_k, ends_k[1:], strict=True):
+    for (q0, q1), (k0, k1) in zip(pairwise(ends_q), pairwise(ends_k), strict=True):
         if q1 == q0:
             continue
         part = None if bias is None else bias[:, :, k0:k1]

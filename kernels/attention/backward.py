@@ -10,10 +10,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .forward import LOG2E, NEVER, _rows, locate
+from .forward import LOG2E, NEVER, SIZES, _rows, locate
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def attention_delta(
     out, dout, lse, dlse, delta, shift, stride_ob, stride_oh, stride_os, stride_db, stride_dh, stride_ds, heads,
     queries,
@@ -99,7 +99,7 @@ def _sweep_queries(
     return dk_ND, dv_ND, db_N
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def attention_backward(
     q, k, v, dout, dq, dk, dv, dbias, shift, delta, bias, cu_q, cu_k,
     stride_qb, stride_qh, stride_qs, stride_kb, stride_kh, stride_kt, stride_vb, stride_vh, stride_vt,
@@ -108,14 +108,14 @@ def attention_backward(
     kv_heads, group, queries, keys, padded, sequences, tiles, scale_log2, scale, window,
     D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr,
     BIAS: tl.constexpr, VARLEN: tl.constexpr, NZ: tl.constexpr, TMA: tl.constexpr, DQ: tl.constexpr,
-    HEADS_TOGETHER: tl.constexpr,
+    heads_together,
 ):  # fmt: skip
     """Grid: tiles of keys * KV heads * batch. dk, dv [B, K, T, D] (same strides), dbias float32 [B, K, T] contiguous,
     dq float32 or descriptor of it (unscaled). Tiles with the longest causal walk come first."""
     program = tl.program_id(0)
-    span = tiles * HEADS_TOGETHER
-    first_head = program // span * HEADS_TOGETHER
-    beside = tl.minimum(HEADS_TOGETHER, tl.num_programs(0) // tiles - first_head)
+    span = tiles * heads_together
+    first_head = program // span * heads_together
+    beside = tl.minimum(heads_together, tl.num_programs(0) // tiles - first_head)
     rest = program % span
     tile = rest // beside
     batch_head = first_head + rest % beside
@@ -220,7 +220,7 @@ def _sweep_keys(
     return dq_MD
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def attention_backward_queries(
     q, k, v, dout, dq, shift, delta, bias, cu_q, cu_k,
     stride_qb, stride_qh, stride_qs, stride_kb, stride_kh, stride_kt, stride_vb, stride_vh, stride_vt,
@@ -285,7 +285,7 @@ def attention_backward_queries(
     tl.store(dq + at + tl.arange(0, D)[None, :], (dq_MD * scale).to(dq.dtype.element_ty), mask=(i_M < queries)[:, None])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def attention_finish_dq(dq32, dq, scale, queries, padded, D: tl.constexpr, BLOCK_M: tl.constexpr):
     """dq [B, H, S, D] = scale * dq32 [B, H, padded, D], both contiguous. Grid: (tiles of queries, batch * heads)."""
     row_M = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)

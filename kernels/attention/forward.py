@@ -13,6 +13,9 @@ LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
 NEVER = tl.constexpr(float("-inf"))
 
+# A new length must not compile a kernel anew.
+SIZES = ["heads", "kv_heads", "group", "queries", "keys", "padded", "sequences", "tiles", "window", "heads_together"]
+
 
 @triton.jit
 def _exp2(x, SOFTWARE: tl.constexpr):
@@ -149,7 +152,7 @@ def _sweep(
     return acc_MD, m_M, l_M
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def attention_forward(
     q, k, v, out, lse, bias, cu_q, cu_k,
     stride_qb, stride_qh, stride_qs, stride_kb, stride_kh, stride_kt, stride_vb, stride_vh, stride_vt,
@@ -157,17 +160,17 @@ def attention_forward(
     heads, group, queries, keys, sequences, tiles, scale, window,
     D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr,
     BIAS: tl.constexpr, VARLEN: tl.constexpr, NZ: tl.constexpr, TMA: tl.constexpr, SOFTWARE: tl.constexpr,
-    LAZY: tl.constexpr, LONGEST_FIRST: tl.constexpr, HEADS_TOGETHER: tl.constexpr, SPECIALIZE: tl.constexpr,
+    LAZY: tl.constexpr, LONGEST_FIRST: tl.constexpr, heads_together, SPECIALIZE: tl.constexpr,
 ):  # fmt: skip
     """Grid: tiles * heads * batch. out [B, H, S, D], lse float32 [B, H, S] (natural log), scale includes log2 e.
 
-    HEADS_TOGETHER heads are walked together, so that their keys and values stay in the L2 cache; within them
+    heads_together heads are walked together, so that their keys and values stay in the L2 cache; within them
     LONGEST_FIRST starts with the tiles that see most keys.
     """
     program = tl.program_id(0)
-    span = tiles * HEADS_TOGETHER
-    first_head = program // span * HEADS_TOGETHER
-    beside = tl.minimum(HEADS_TOGETHER, tl.num_programs(0) // tiles - first_head)
+    span = tiles * heads_together
+    first_head = program // span * heads_together
+    beside = tl.minimum(heads_together, tl.num_programs(0) // tiles - first_head)
     rest = program % span
     tile = rest // beside
     batch_head = first_head + rest % beside

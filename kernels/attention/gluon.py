@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
+from triton._C.libtriton import ir
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language._core import builtin
 from triton.experimental.gluon.language.nvidia.hopper import (
     fence_async_shared,
     mbarrier,
@@ -26,12 +28,23 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
+from .forward import SIZES
+
 if TYPE_CHECKING:
     from .launch import Call
 
 # Triton renamed the copies between 3.6 and 3.9.
 _copy_in = tma.async_load if hasattr(tma, "async_load") else tma.async_copy_global_to_shared
 _copy_out = tma.async_store if hasattr(tma, "async_store") else tma.async_copy_shared_to_global
+
+
+@builtin
+def _reduce_add(tensor_desc, coord, src, _semantic=None):
+    """Adds shared memory to global memory with the bulk copy engine (3.9 has it as tma.async_atomic_add)."""
+    coord = _semantic._convert_to_ir_values(coord, require_i64=False)
+    kind = ir.DESCRIPTOR_REDUCE_KIND.ADD
+    _semantic.builder.create_async_tma_reduce(kind, tensor_desc.handle, coord, src.handle)
+
 
 LOG2E = gl.constexpr(1.4426950408889634)
 LN2 = gl.constexpr(0.6931471805599453)
@@ -94,13 +107,13 @@ def _place(
     BLOCK_N: gl.constexpr,
     CAUSAL: gl.constexpr,
     LONGEST_FIRST: gl.constexpr,
-    HEADS_TOGETHER: gl.constexpr,
+    heads_together,
 ):
     """What this program computes: batch, head, first query, tiles of keys, and how many of the last ones are cut."""
     program = gl.program_id(0)
-    span = tiles * HEADS_TOGETHER
-    first_head = program // span * HEADS_TOGETHER
-    beside = gl.minimum(HEADS_TOGETHER, gl.num_programs(0) // tiles - first_head)
+    span = tiles * heads_together
+    first_head = program // span * heads_together
+    beside = gl.minimum(heads_together, gl.num_programs(0) // tiles - first_head)
     rest = program % span
     tile = rest // beside
     batch_head = first_head + rest % beside
@@ -121,10 +134,10 @@ def _produce(
     q_desc, k_desc, v_desc, q_smem, k_smem, v_smem, q_full, k_full, k_free, v_full, v_free,
     tiles, heads, group, queries, keys,
     BLOCK_N: gl.constexpr, CONSUMERS: gl.constexpr, STAGES: gl.constexpr, CAUSAL: gl.constexpr,
-    LONGEST_FIRST: gl.constexpr, HEADS_TOGETHER: gl.constexpr,
+    LONGEST_FIRST: gl.constexpr, heads_together,
 ):  # fmt: skip
     b, h, m0, count, _ = _place(
-        tiles, heads, queries, keys, 64 * CONSUMERS, BLOCK_N, CAUSAL, LONGEST_FIRST, HEADS_TOGETHER
+        tiles, heads, queries, keys, 64 * CONSUMERS, BLOCK_N, CAUSAL, LONGEST_FIRST, heads_together
     )
     kv = h // group
     mbarrier.expect(q_full, CONSUMERS * q_desc.block_type.nbytes)
@@ -234,14 +247,14 @@ def _consume(
     o_desc, lse, q_smem, k_smem, v_smem, q_full, k_full, k_free, v_full, v_free, turns, tiles, heads, queries, keys,
     scale,
     ME: gl.constexpr, D: gl.constexpr, BLOCK_N: gl.constexpr, CONSUMERS: gl.constexpr, STAGES: gl.constexpr,
-    CAUSAL: gl.constexpr, LONGEST_FIRST: gl.constexpr, HEADS_TOGETHER: gl.constexpr, LAZY: gl.constexpr,
+    CAUSAL: gl.constexpr, LONGEST_FIRST: gl.constexpr, heads_together, LAZY: gl.constexpr,
     SOFTWARE: gl.constexpr, PINGPONG: gl.constexpr, EARLY: gl.constexpr,
 ):  # fmt: skip
     S_L: gl.constexpr = gl.NVMMADistributedLayout(version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, BLOCK_N, 16])
     O_L: gl.constexpr = gl.NVMMADistributedLayout(version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, D, 16])
     P_L: gl.constexpr = gl.DotOperandLayout(operand_index=0, parent=O_L, k_width=2)
     b, h, m0, count, cut = _place(
-        tiles, heads, queries, keys, 64 * CONSUMERS, BLOCK_N, CAUSAL, LONGEST_FIRST, HEADS_TOGETHER
+        tiles, heads, queries, keys, 64 * CONSUMERS, BLOCK_N, CAUSAL, LONGEST_FIRST, heads_together
     )
     mine = turns.index(ME)
     other = turns.index((ME + 1) % CONSUMERS)
@@ -286,11 +299,11 @@ def _consume(
     tma.store_wait(0)
 
 
-@gluon.jit
+@gluon.jit(do_not_specialize=SIZES)
 def hopper_forward(
     q_desc, k_desc, v_desc, o_desc, lse, tiles, heads, group, queries, keys, scale,
     D: gl.constexpr, BLOCK_N: gl.constexpr, CONSUMERS: gl.constexpr, STAGES: gl.constexpr, CAUSAL: gl.constexpr,
-    LONGEST_FIRST: gl.constexpr, HEADS_TOGETHER: gl.constexpr, LAZY: gl.constexpr, SOFTWARE: gl.constexpr,
+    LONGEST_FIRST: gl.constexpr, heads_together, LAZY: gl.constexpr, SOFTWARE: gl.constexpr,
     PINGPONG: gl.constexpr, EARLY: gl.constexpr, REGISTERS: gl.constexpr,
 ):  # fmt: skip
     """Grid: tiles of 64 * CONSUMERS queries * heads * batch. scale includes log2 e; keys >= queries if CAUSAL."""
@@ -319,16 +332,16 @@ def hopper_forward(
             [
                 (_produce, (
                     q_desc, k_desc, v_desc, q_smem, k_smem, v_smem, q_full, k_full, k_free, v_full, v_free, tiles,
-                    heads, group, queries, keys, BLOCK_N, CONSUMERS, STAGES, CAUSAL, LONGEST_FIRST, HEADS_TOGETHER
+                    heads, group, queries, keys, BLOCK_N, CONSUMERS, STAGES, CAUSAL, LONGEST_FIRST, heads_together
                 )),
                 (_consume, (
                     o_desc, lse, q_smem, k_smem, v_smem, q_full, k_full, k_free, v_full, v_free, turns, tiles, heads,
-                    queries, keys, scale, 0, D, BLOCK_N, CONSUMERS, STAGES, CAUSAL, LONGEST_FIRST, HEADS_TOGETHER, LAZY,
+                    queries, keys, scale, 0, D, BLOCK_N, CONSUMERS, STAGES, CAUSAL, LONGEST_FIRST, heads_together, LAZY,
                     SOFTWARE, PINGPONG, EARLY
                 )),
                 (_consume, (
                     o_desc, lse, q_smem, k_smem, v_smem, q_full, k_full, k_free, v_full, v_free, turns, tiles, heads,
-                    queries, keys, scale, 1, D, BLOCK_N, CONSUMERS, STAGES, CAUSAL, LONGEST_FIRST, HEADS_TOGETHER, LAZY,
+                    queries, keys, scale, 1, D, BLOCK_N, CONSUMERS, STAGES, CAUSAL, LONGEST_FIRST, heads_together, LAZY,
                     SOFTWARE, PINGPONG, EARLY
                 )),
             ],
@@ -340,21 +353,21 @@ def hopper_forward(
             [
                 (_produce, (
                     q_desc, k_desc, v_desc, q_smem, k_smem, v_smem, q_full, k_full, k_free, v_full, v_free, tiles,
-                    heads, group, queries, keys, BLOCK_N, CONSUMERS, STAGES, CAUSAL, LONGEST_FIRST, HEADS_TOGETHER
+                    heads, group, queries, keys, BLOCK_N, CONSUMERS, STAGES, CAUSAL, LONGEST_FIRST, heads_together
                 )),
                 (_consume, (
                     o_desc, lse, q_smem, k_smem, v_smem, q_full, k_full, k_free, v_full, v_free, turns, tiles, heads,
-                    queries, keys, scale, 0, D, BLOCK_N, CONSUMERS, STAGES, CAUSAL, LONGEST_FIRST, HEADS_TOGETHER, LAZY,
+                    queries, keys, scale, 0, D, BLOCK_N, CONSUMERS, STAGES, CAUSAL, LONGEST_FIRST, heads_together, LAZY,
                     SOFTWARE, PINGPONG, EARLY
                 )),
                 (_consume, (
                     o_desc, lse, q_smem, k_smem, v_smem, q_full, k_full, k_free, v_full, v_free, turns, tiles, heads,
-                    queries, keys, scale, 1, D, BLOCK_N, CONSUMERS, STAGES, CAUSAL, LONGEST_FIRST, HEADS_TOGETHER, LAZY,
+                    queries, keys, scale, 1, D, BLOCK_N, CONSUMERS, STAGES, CAUSAL, LONGEST_FIRST, heads_together, LAZY,
                     SOFTWARE, PINGPONG, EARLY
                 )),
                 (_consume, (
                     o_desc, lse, q_smem, k_smem, v_smem, q_full, k_full, k_free, v_full, v_free, turns, tiles, heads,
-                    queries, keys, scale, 2, D, BLOCK_N, CONSUMERS, STAGES, CAUSAL, LONGEST_FIRST, HEADS_TOGETHER, LAZY,
+                    queries, keys, scale, 2, D, BLOCK_N, CONSUMERS, STAGES, CAUSAL, LONGEST_FIRST, heads_together, LAZY,
                     SOFTWARE, PINGPONG, EARLY
                 )),
             ],
@@ -392,11 +405,11 @@ class HopperConfig(NamedTuple):
 
 
 def hopper_config(dim: int, causal: bool) -> HopperConfig:
-    """The configuration for a head dimension of 64, 128 or 256."""
+    """The configuration for a head dimension of 64, 128 or 256; measured, see README.md."""
     return {
-        64: HopperConfig(128, 2, 3),
-        128: HopperConfig(128, 2, 2),
-        256: HopperConfig(64, 2, 2),
+        64: HopperConfig(64, 3, 3, registers=160),
+        128: HopperConfig(128, 2, 2) if causal else HopperConfig(128, 2, 2, lazy=1, heads_together=1),
+        256: HopperConfig(64, 2, 2, heads_together=2 if causal else 1),
     }[dim]
 
 
@@ -415,7 +428,7 @@ def gluon_forward(
             lse,
             tiles, heads, heads // k.shape[1], queries, k.shape[2], call.scale * 1.4426950408889634,
             D=dim, BLOCK_N=config.block_n, CONSUMERS=config.consumers, STAGES=config.stages, CAUSAL=call.causal,
-            LONGEST_FIRST=config.longest_first and call.causal, HEADS_TOGETHER=config.heads_together,
+            LONGEST_FIRST=config.longest_first and call.causal, heads_together=config.heads_together,
             LAZY=config.lazy, SOFTWARE=config.software, PINGPONG=config.pingpong, EARLY=config.early,
             REGISTERS=config.registers, num_warps=4, enable_fp_fusion=True,
         )  # fmt: skip

@@ -19,24 +19,26 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import (
     fence_async_shared,
     mbarrier,
+    tma,
     warpgroup_mma,
     warpgroup_mma_wait,
 )
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-from .gluon import _copy_in, _descriptor, _keep
+from .forward import SIZES
+from .gluon import _copy_in, _descriptor, _keep, _reduce_add
 
 if TYPE_CHECKING:
     from .launch import Call
 
 
 @gluon.jit
-def _place(tiles, kv_heads, BLOCK_N: gl.constexpr, HEADS_TOGETHER: gl.constexpr):
+def _place(tiles, kv_heads, BLOCK_N: gl.constexpr, heads_together):
     """(batch, KV head, first key); the tiles with the longest causal walk come first."""
     program = gl.program_id(0)
-    span = tiles * HEADS_TOGETHER
-    first_head = program // span * HEADS_TOGETHER
-    beside = gl.minimum(HEADS_TOGETHER, gl.num_programs(0) // tiles - first_head)
+    span = tiles * heads_together
+    first_head = program // span * heads_together
+    beside = gl.minimum(heads_together, gl.num_programs(0) // tiles - first_head)
     rest = program % span
     batch_head = first_head + rest % beside
     return batch_head // kv_heads, batch_head % kv_heads, rest // beside * BLOCK_N
@@ -61,9 +63,9 @@ def _walk(n0, queries, keys, M: gl.constexpr, BLOCK_N: gl.constexpr, CAUSAL: gl.
 def _produce(
     q_desc, k_desc, v_desc, do_desc, shift_desc, delta_desc, q_smem, k_smem, v_smem, do_smem, shift_smem, delta_smem,
     kv_full, q_full, q_free, do_full, do_free, tiles, kv_heads, group, queries, keys,
-    M: gl.constexpr, STAGES: gl.constexpr, CAUSAL: gl.constexpr, HEADS_TOGETHER: gl.constexpr,
+    M: gl.constexpr, STAGES: gl.constexpr, CAUSAL: gl.constexpr, heads_together,
 ):  # fmt: skip
-    b, kv, n0 = _place(tiles, kv_heads, 128, HEADS_TOGETHER)
+    b, kv, n0 = _place(tiles, kv_heads, 128, heads_together)
     first, count, _ = _walk(n0, queries, keys, M, 128, CAUSAL)
     mbarrier.expect(kv_full, k_desc.block_type.nbytes + v_desc.block_type.nbytes)
     _copy_in(k_desc, [b, kv, n0, 0], kv_full, k_smem)
@@ -87,12 +89,12 @@ def _produce(
 
 @gluon.jit
 def _step(
-    i, t, dk_ND, dv_ND, dq_row, k_own, v_own, k_part, q_smem, do_smem, ds_smem, q_full, q_free, do_full, do_free,
-    ds_full, ds_free, shift_smem, delta_smem, dq_at, at_N, queries, keys, scale, ME: gl.constexpr,
-    M: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr, CAUSAL: gl.constexpr, MASKED: gl.constexpr,
-    S_L: gl.constexpr, A_L: gl.constexpr, Q_L: gl.constexpr,
+    i, t, dk_ND, dv_ND, b, h, k_own, v_own, k_part, q_smem, do_smem, ds_smem, dq_smem, dq_desc,
+    q_full, q_free, do_full, do_free, ds_full, ds_free, shift_smem, delta_smem, at_N, queries, keys, scale,
+    ME: gl.constexpr, M: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr, CAUSAL: gl.constexpr,
+    MASKED: gl.constexpr, S_L: gl.constexpr, A_L: gl.constexpr, Q_L: gl.constexpr,
 ):  # fmt: skip
-    """One tile of queries; the product dQ of the tile before is still running when it starts."""
+    """Tile t of queries."""
     stage = i % STAGES
     parity = i // STAGES & 1
     q_MD = q_smem.index(stage).reshape([M, D])
@@ -134,58 +136,58 @@ def _step(
     mbarrier.arrive(do_free.index(stage), count=1)
     mbarrier.arrive(q_free.index(stage), count=1)
     mbarrier.arrive(ds_free, count=1)
-    gl.atomic_add(dq_row + dq_at, dq_64, sem="relaxed")
+    tma.store_wait(0)
+    dq_smem.store(dq_64)
+    fence_async_shared()
+    if M == 128:
+        _reduce_add(dq_desc, [b, h, t * M + 64 * ME, 0], dq_smem.reshape([1, 1, 64, 64]))
+    else:
+        _reduce_add(dq_desc, [b, h, t * M, D // 2 * ME], dq_smem.reshape([1, 1, 64, 64]))
     return dk_ND, dv_ND
 
 
 @gluon.jit
 def _consume(
-    dq, dk, dv, shift_smem, delta_smem, q_smem, k_smem, v_smem, do_smem, ds_smem, kv_full, q_full, q_free, do_full,
-    do_free,
-    ds_full, ds_free, stride_dkb, stride_dkh, stride_dkt, tiles, kv_heads, group, queries, keys, padded, scale_log2,
-    scale,
+    dq_desc, dk, dv, shift_smem, delta_smem, q_smem, k_smem, v_smem, do_smem, ds_smem, dq_both, kv_full, q_full, q_free,
+    do_full, do_free, ds_full, ds_free, stride_dkb, stride_dkh, stride_dkt, tiles, kv_heads, group, queries, keys,
+    scale_log2, scale,
     ME: gl.constexpr, M: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr, CAUSAL: gl.constexpr,
-    HEADS_TOGETHER: gl.constexpr,
+    heads_together,
 ):  # fmt: skip
     S_L: gl.constexpr = gl.NVMMADistributedLayout(version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, M, 16])
     D_L: gl.constexpr = gl.NVMMADistributedLayout(version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, D, 16])
     Q_L: gl.constexpr = gl.NVMMADistributedLayout(version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, 64, 16])
     A_L: gl.constexpr = gl.DotOperandLayout(operand_index=0, parent=D_L, k_width=2)
-    b, kv, n0 = _place(tiles, kv_heads, 128, HEADS_TOGETHER)
+    b, kv, n0 = _place(tiles, kv_heads, 128, heads_together)
     first, count, cut = _walk(n0, queries, keys, M, 128, CAUSAL)
     at_N = n0 + 64 * ME + gl.arange(0, 64, layout=gl.SliceLayout(1, S_L))
     k_ND = k_smem.reshape([128, D])
     k_own = k_ND.slice(64 * ME, 64, dim=0)
     v_own = v_smem.reshape([128, D]).slice(64 * ME, 64, dim=0)
+    dq_smem = dq_both.index(ME)
     # The share of dQ: 64 of 128 queries, or all 64 queries and half of the head dimension.
-    row_Q = gl.expand_dims(gl.arange(0, 64, layout=gl.SliceLayout(1, Q_L)), 1)
-    column_Q = gl.expand_dims(gl.arange(0, 64, layout=gl.SliceLayout(0, Q_L)), 0)
-    if M == 128:
+    if M == 128:  # noqa: SIM108
         k_part = k_ND
-        dq_at = (row_Q + 64 * ME) * D + column_Q
     else:
         k_part = k_ND.slice(D // 2 * ME, D // 2, dim=1)
-        dq_at = row_Q * D + column_Q + D // 2 * ME
     dk_ND = gl.zeros([64, D], gl.float32, D_L)
     dv_ND = gl.zeros([64, D], gl.float32, D_L)
     mbarrier.wait(kv_full, 0)
     i = 0
     for member in range(group):
-        row = ((b * kv_heads + kv) * group + member).to(gl.int64) * padded
+        h = kv * group + member
         for t in range(first, first + cut):
             dk_ND, dv_ND = _step(
-                i, t, dk_ND, dv_ND, dq + (row + t * M) * D, k_own, v_own, k_part, q_smem, do_smem, ds_smem, q_full,
-                q_free,
-                do_full, do_free, ds_full, ds_free, shift_smem, delta_smem, dq_at, at_N, queries, keys, scale_log2, ME,
-                M, D, STAGES, CAUSAL, True, S_L, A_L, Q_L,
+                i, t, dk_ND, dv_ND, b, h, k_own, v_own, k_part, q_smem, do_smem, ds_smem, dq_smem,
+                dq_desc, q_full, q_free, do_full, do_free, ds_full, ds_free, shift_smem, delta_smem, at_N, queries,
+                keys, scale_log2, ME, M, D, STAGES, CAUSAL, True, S_L, A_L, Q_L,
             )  # fmt: skip
             i += 1
         for t in range(first + cut, first + count):
             dk_ND, dv_ND = _step(
-                i, t, dk_ND, dv_ND, dq + (row + t * M) * D, k_own, v_own, k_part, q_smem, do_smem, ds_smem, q_full,
-                q_free,
-                do_full, do_free, ds_full, ds_free, shift_smem, delta_smem, dq_at, at_N, queries, keys, scale_log2, ME,
-                M, D, STAGES, CAUSAL, False, S_L, A_L, Q_L,
+                i, t, dk_ND, dv_ND, b, h, k_own, v_own, k_part, q_smem, do_smem, ds_smem, dq_smem,
+                dq_desc, q_full, q_free, do_full, do_free, ds_full, ds_free, shift_smem, delta_smem, at_N, queries,
+                keys, scale_log2, ME, M, D, STAGES, CAUSAL, False, S_L, A_L, Q_L,
             )  # fmt: skip
             i += 1
     at_row = n0 + 64 * ME + gl.arange(0, 64, layout=gl.SliceLayout(1, D_L))
@@ -198,19 +200,21 @@ def _consume(
     inside = gl.expand_dims(at_row < keys, 1) & (at >= 0)
     gl.store(dk + at, (dk_ND * scale).to(q_smem.dtype), mask=inside)
     gl.store(dv + at, dv_ND.to(q_smem.dtype), mask=inside)
+    tma.store_wait(0)
 
 
-@gluon.jit
+@gluon.jit(do_not_specialize=SIZES)
 def hopper_backward(
-    q_desc, k_desc, v_desc, do_desc, shift_desc, delta_desc, dq, dk, dv, stride_dkb, stride_dkh, stride_dkt,
-    tiles, kv_heads, group, queries, keys, padded, scale_log2, scale,
-    M: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr, CAUSAL: gl.constexpr, HEADS_TOGETHER: gl.constexpr,
-    REGISTERS: gl.constexpr,
+    q_desc, k_desc, v_desc, do_desc, shift_desc, delta_desc, dq_desc, dk, dv, stride_dkb, stride_dkh, stride_dkt,
+    tiles, kv_heads, group, queries, keys, scale_log2, scale,
+    M: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr, CAUSAL: gl.constexpr,
+    heads_together, REGISTERS: gl.constexpr,
 ):  # fmt: skip
     """Grid: tiles of 128 keys * KV heads * batch.
 
-    dq float32 [B, H, padded, D] zeros; shift (log-sum-exp in base 2, infinite where a row sees nothing or lies past the
-    end) and delta float32 [B, H, padded]; dk, dv [B, K, T, D] with the same strides; padded: queries rounded up to 128.
+    dq_desc of float32 [B, H, padded, D] zeros; shift (log-sum-exp in base 2, infinite where a row sees nothing or lies
+    past the end) and delta float32 [B, H, padded]; dk, dv [B, K, T, D] with the same strides; padded: queries rounded
+    up to 128.
     """
     q_smem = gl.allocate_shared_memory(q_desc.dtype, [STAGES] + q_desc.block_type.shape, q_desc.layout)  # noqa: RUF005
     do_smem = gl.allocate_shared_memory(q_desc.dtype, [STAGES] + do_desc.block_type.shape, do_desc.layout)  # noqa: RUF005
@@ -218,8 +222,10 @@ def hopper_backward(
     v_smem = gl.allocate_shared_memory(q_desc.dtype, v_desc.block_type.shape, v_desc.layout)
     shift_smem = gl.allocate_shared_memory(gl.float32, [STAGES] + shift_desc.block_type.shape, shift_desc.layout)  # noqa: RUF005
     delta_smem = gl.allocate_shared_memory(gl.float32, [STAGES] + delta_desc.block_type.shape, delta_desc.layout)  # noqa: RUF005
+    DQ_L: gl.constexpr = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=32, rank=2)
     DS_L: gl.constexpr = gl.NVMMASharedLayout.get_default_for([128, M], q_desc.dtype)
     ds_smem = gl.allocate_shared_memory(q_desc.dtype, [128, M], DS_L)
+    dq_both = gl.allocate_shared_memory(gl.float32, [2, 64, 64], DQ_L)
     kv_full = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
     ds_full = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
     ds_free = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
@@ -241,17 +247,17 @@ def hopper_backward(
             (_produce, (
                 q_desc, k_desc, v_desc, do_desc, shift_desc, delta_desc, q_smem, k_smem, v_smem, do_smem, shift_smem,
                 delta_smem, kv_full, q_full, q_free, do_full, do_free, tiles, kv_heads, group, queries, keys, M, STAGES,
-                CAUSAL, HEADS_TOGETHER
+                CAUSAL, heads_together
             )),
             (_consume, (
-                dq, dk, dv, shift_smem, delta_smem, q_smem, k_smem, v_smem, do_smem, ds_smem, kv_full, q_full, q_free,
-                do_full, do_free, ds_full, ds_free, stride_dkb, stride_dkh, stride_dkt, tiles, kv_heads, group, queries,
-                keys, padded, scale_log2, scale, 0, M, D, STAGES, CAUSAL, HEADS_TOGETHER
+                dq_desc, dk, dv, shift_smem, delta_smem, q_smem, k_smem, v_smem, do_smem, ds_smem, dq_both, kv_full,
+                q_full, q_free, do_full, do_free, ds_full, ds_free, stride_dkb, stride_dkh, stride_dkt, tiles, kv_heads,
+                group, queries, keys, scale_log2, scale, 0, M, D, STAGES, CAUSAL, heads_together
             )),
             (_consume, (
-                dq, dk, dv, shift_smem, delta_smem, q_smem, k_smem, v_smem, do_smem, ds_smem, kv_full, q_full, q_free,
-                do_full, do_free, ds_full, ds_free, stride_dkb, stride_dkh, stride_dkt, tiles, kv_heads, group, queries,
-                keys, padded, scale_log2, scale, 1, M, D, STAGES, CAUSAL, HEADS_TOGETHER
+                dq_desc, dk, dv, shift_smem, delta_smem, q_smem, k_smem, v_smem, do_smem, ds_smem, dq_both, kv_full,
+                q_full, q_free, do_full, do_free, ds_full, ds_free, stride_dkb, stride_dkh, stride_dkt, tiles, kv_heads,
+                group, queries, keys, scale_log2, scale, 1, M, D, STAGES, CAUSAL, heads_together
             )),
         ],
         [4, 4],
@@ -270,8 +276,9 @@ class HopperBackwardConfig(NamedTuple):
 
 
 def hopper_backward_config(dim: int, causal: bool) -> HopperBackwardConfig:
-    """The configuration for a head dimension of 64 or 128."""
-    return HopperBackwardConfig(128, 2) if dim == 64 else HopperBackwardConfig(64, 2)
+    """The configuration for a head dimension of 64, 128 or 256; measured, see README.md."""
+    together = {64: (8, 1), 128: (4, 1), 256: (4, 2)}[dim][0 if causal else 1]
+    return HopperBackwardConfig(128 if dim == 64 else 64, 2, together)
 
 
 def gluon_backward(
@@ -291,8 +298,13 @@ def gluon_backward(
     with torch.cuda.device_of(q):
         hopper_backward[(tiles * kv_heads * batch,)](
             _descriptor(q, config.block_m), _descriptor(k, 128), _descriptor(v, 128), _descriptor(dout, config.block_m),
-            *vectors, dq32, dk, dv, *dk.stride()[:3], tiles, kv_heads, heads // kv_heads, queries, keys, padded,
+            *vectors, _dq_descriptor(dq32), dk, dv, *dk.stride()[:3], tiles, kv_heads, heads // kv_heads, queries, keys,
             call.scale * 1.4426950408889634, call.scale,
-            M=config.block_m, D=dim, STAGES=config.stages, CAUSAL=call.causal, HEADS_TOGETHER=config.heads_together,
+            M=config.block_m, D=dim, STAGES=config.stages, CAUSAL=call.causal, heads_together=config.heads_together,
             REGISTERS=config.registers, num_warps=4, enable_fp_fusion=True,
         )  # fmt: skip
+
+
+def _dq_descriptor(dq32: Tensor) -> TensorDescriptor:
+    layout = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=32, rank=4)
+    return TensorDescriptor(dq32, list(dq32.shape), list(dq32.stride()), [1, 1, 64, 64], layout)

@@ -1,7 +1,9 @@
 """Backward attention for Hopper and head dimension 256: dK and dV of 64 keys fill the registers of two warpgroups.
 
 Both consumers work on the same 64 keys. Each rebuilds the weights of half of the 64 queries, shares them through shared
-memory, and then owns half of the head dimension of dV, dK and dQ. Suffixes as in gluon_backward.py; H half of D.
+memory, and then owns half of the head dimension of dV and dK. dQ is left to a second kernel: added tile by tile it
+would cost 64 KiB of float32 reductions a tile, and those bound it (README.md). Suffixes as in gluon_backward.py, and
+H half of D.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
@@ -22,8 +24,10 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
+from .forward import SIZES
 from .gluon import _copy_in, _descriptor
-from .gluon_backward import HopperBackwardConfig, _place, _walk
+from .gluon_backward import HopperBackwardConfig, _place, _walk, hopper_backward_config
+from .gluon_backward_queries import hopper_backward_queries
 
 if TYPE_CHECKING:
     from .launch import Call
@@ -33,9 +37,9 @@ if TYPE_CHECKING:
 def _produce(
     q_desc, k_desc, v_desc, do_desc, shift_desc, delta_desc, q_smem, k_smem, v_smem, do_smem, shift_smem, delta_smem,
     kv_full, q_full, q_free, do_full, do_free, tiles, kv_heads, group, queries, keys,
-    STAGES: gl.constexpr, CAUSAL: gl.constexpr, HEADS_TOGETHER: gl.constexpr,
+    STAGES: gl.constexpr, CAUSAL: gl.constexpr, heads_together,
 ):  # fmt: skip
-    b, kv, n0 = _place(tiles, kv_heads, 64, HEADS_TOGETHER)
+    b, kv, n0 = _place(tiles, kv_heads, 64, heads_together)
     first, count, _ = _walk(n0, queries, keys, 64, 64, CAUSAL)
     mbarrier.expect(kv_full, k_desc.block_type.nbytes + v_desc.block_type.nbytes)
     _copy_in(k_desc, [b, kv, n0, 0], kv_full, k_smem)
@@ -59,10 +63,10 @@ def _produce(
 
 @gluon.jit
 def _step(
-    i, t, dk_NH, dv_NH, dq_row, k_ND, v_ND, q_smem, do_smem, p_smem, ds_smem, q_full, q_free, do_full, do_free,
+    i, t, dk_NH, dv_NH, k_ND, v_ND, q_smem, do_smem, p_smem, ds_smem, q_full, q_free, do_full, do_free,
     p_full, ds_full, both_free, shift_smem, delta_smem, at_N, queries, keys, scale,
     ME: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr, CAUSAL: gl.constexpr, MASKED: gl.constexpr,
-    S_L: gl.constexpr, H_L: gl.constexpr,
+    S_L: gl.constexpr,
 ):  # fmt: skip
     H: gl.constexpr = D // 2
     stage = i % STAGES
@@ -96,31 +100,26 @@ def _step(
     mbarrier.wait(p_full, i & 1)
     dv = warpgroup_mma(p_smem.permute((1, 0)), do_MD.slice(H * ME, H, dim=1), dv_NH, is_async=True)
     mbarrier.wait(ds_full, i & 1)
-    dq = warpgroup_mma(
-        ds_smem, k_ND.slice(H * ME, H, dim=1), gl.zeros([64, H], gl.float32, H_L), use_acc=False, is_async=True
-    )
     dk = warpgroup_mma(ds_smem.permute((1, 0)), q_MD.slice(H * ME, H, dim=1), dk_NH, is_async=True)
-    dv_NH, dq_MH, dk_NH = warpgroup_mma_wait(0, deps=[dv, dq, dk])
+    dv_NH = warpgroup_mma_wait(1, deps=[dv])
     mbarrier.arrive(do_free.index(stage), count=1)
+    dk_NH = warpgroup_mma_wait(0, deps=[dk])
     mbarrier.arrive(q_free.index(stage), count=1)
     mbarrier.arrive(both_free, count=1)
-    row_M = gl.expand_dims(gl.arange(0, 64, layout=gl.SliceLayout(1, H_L)), 1)
-    column_H = gl.expand_dims(gl.arange(0, H, layout=gl.SliceLayout(0, H_L)), 0)
-    gl.atomic_add(dq_row + row_M * D + column_H + H * ME, dq_MH, sem="relaxed")
     return dk_NH, dv_NH
 
 
 @gluon.jit
 def _consume(
-    dq, dk, dv, shift_smem, delta_smem, q_smem, k_smem, v_smem, do_smem, p_smem, ds_smem, kv_full, q_full, q_free,
+    dk, dv, shift_smem, delta_smem, q_smem, k_smem, v_smem, do_smem, p_smem, ds_smem, kv_full, q_full, q_free,
     do_full, do_free, p_full, ds_full, both_free, stride_dkb, stride_dkh, stride_dkt, tiles, kv_heads, group, queries,
-    keys, padded, scale_log2, scale,
-    ME: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr, CAUSAL: gl.constexpr, HEADS_TOGETHER: gl.constexpr,
+    keys, scale_log2, scale,
+    ME: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr, CAUSAL: gl.constexpr, heads_together,
 ):  # fmt: skip
     H: gl.constexpr = D // 2
     S_L: gl.constexpr = gl.NVMMADistributedLayout(version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, 32, 16])
     H_L: gl.constexpr = gl.NVMMADistributedLayout(version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, H, 16])
-    b, kv, n0 = _place(tiles, kv_heads, 64, HEADS_TOGETHER)
+    b, kv, n0 = _place(tiles, kv_heads, 64, heads_together)
     first, count, cut = _walk(n0, queries, keys, 64, 64, CAUSAL)
     at_N = n0 + gl.arange(0, 64, layout=gl.SliceLayout(1, S_L))
     k_ND = k_smem.reshape([64, D])
@@ -129,20 +128,19 @@ def _consume(
     dv_NH = gl.zeros([64, H], gl.float32, H_L)
     mbarrier.wait(kv_full, 0)
     i = 0
-    for member in range(group):
-        row = ((b * kv_heads + kv) * group + member).to(gl.int64) * padded
+    for _ in range(group):
         for t in range(first, first + cut):
             dk_NH, dv_NH = _step(
-                i, t, dk_NH, dv_NH, dq + (row + t * 64) * D, k_ND, v_ND, q_smem, do_smem, p_smem, ds_smem, q_full,
+                i, t, dk_NH, dv_NH, k_ND, v_ND, q_smem, do_smem, p_smem, ds_smem, q_full,
                 q_free, do_full, do_free, p_full, ds_full, both_free, shift_smem, delta_smem, at_N, queries, keys,
-                scale_log2, ME, D, STAGES, CAUSAL, True, S_L, H_L,
+                scale_log2, ME, D, STAGES, CAUSAL, True, S_L,
             )  # fmt: skip
             i += 1
         for t in range(first + cut, first + count):
             dk_NH, dv_NH = _step(
-                i, t, dk_NH, dv_NH, dq + (row + t * 64) * D, k_ND, v_ND, q_smem, do_smem, p_smem, ds_smem, q_full,
+                i, t, dk_NH, dv_NH, k_ND, v_ND, q_smem, do_smem, p_smem, ds_smem, q_full,
                 q_free, do_full, do_free, p_full, ds_full, both_free, shift_smem, delta_smem, at_N, queries, keys,
-                scale_log2, ME, D, STAGES, CAUSAL, False, S_L, H_L,
+                scale_log2, ME, D, STAGES, CAUSAL, False, S_L,
             )  # fmt: skip
             i += 1
     at_row = n0 + gl.arange(0, 64, layout=gl.SliceLayout(1, H_L))
@@ -157,11 +155,11 @@ def _consume(
     gl.store(dv + at, dv_NH.to(q_smem.dtype), mask=inside)
 
 
-@gluon.jit
+@gluon.jit(do_not_specialize=SIZES)
 def hopper_backward_wide(
-    q_desc, k_desc, v_desc, do_desc, shift_desc, delta_desc, dq, dk, dv, stride_dkb, stride_dkh, stride_dkt,
-    tiles, kv_heads, group, queries, keys, padded, scale_log2, scale,
-    D: gl.constexpr, STAGES: gl.constexpr, CAUSAL: gl.constexpr, HEADS_TOGETHER: gl.constexpr,
+    q_desc, k_desc, v_desc, do_desc, shift_desc, delta_desc, dk, dv, stride_dkb, stride_dkh, stride_dkt,
+    tiles, kv_heads, group, queries, keys, scale_log2, scale,
+    D: gl.constexpr, STAGES: gl.constexpr, CAUSAL: gl.constexpr, heads_together,
     REGISTERS: gl.constexpr,
 ):  # fmt: skip
     """Grid: tiles of 64 keys * KV heads * batch; the arguments of `hopper_backward`."""
@@ -197,17 +195,17 @@ def hopper_backward_wide(
             (_produce, (
                 q_desc, k_desc, v_desc, do_desc, shift_desc, delta_desc, q_smem, k_smem, v_smem, do_smem, shift_smem,
                 delta_smem, kv_full, q_full, q_free, do_full, do_free, tiles, kv_heads, group, queries, keys, STAGES,
-                CAUSAL, HEADS_TOGETHER
+                CAUSAL, heads_together
             )),
             (_consume, (
-                dq, dk, dv, shift_smem, delta_smem, q_smem, k_smem, v_smem, do_smem, p_smem, ds_smem, kv_full, q_full,
+                dk, dv, shift_smem, delta_smem, q_smem, k_smem, v_smem, do_smem, p_smem, ds_smem, kv_full, q_full,
                 q_free, do_full, do_free, p_full, ds_full, both_free, stride_dkb, stride_dkh, stride_dkt, tiles,
-                kv_heads, group, queries, keys, padded, scale_log2, scale, 0, D, STAGES, CAUSAL, HEADS_TOGETHER
+                kv_heads, group, queries, keys, scale_log2, scale, 0, D, STAGES, CAUSAL, heads_together
             )),
             (_consume, (
-                dq, dk, dv, shift_smem, delta_smem, q_smem, k_smem, v_smem, do_smem, p_smem, ds_smem, kv_full, q_full,
+                dk, dv, shift_smem, delta_smem, q_smem, k_smem, v_smem, do_smem, p_smem, ds_smem, kv_full, q_full,
                 q_free, do_full, do_free, p_full, ds_full, both_free, stride_dkb, stride_dkh, stride_dkt, tiles,
-                kv_heads, group, queries, keys, padded, scale_log2, scale, 1, D, STAGES, CAUSAL, HEADS_TOGETHER
+                kv_heads, group, queries, keys, scale_log2, scale, 1, D, STAGES, CAUSAL, heads_together
             )),
         ],
         [4, 4],
@@ -216,22 +214,30 @@ def hopper_backward_wide(
 
 
 def gluon_backward_wide(
-    q: Tensor, k: Tensor, v: Tensor, dout: Tensor, dq32: Tensor, dk: Tensor, dv: Tensor, shift: Tensor, delta: Tensor,
+    q: Tensor, k: Tensor, v: Tensor, dout: Tensor, dq: Tensor, dk: Tensor, dv: Tensor, shift: Tensor, delta: Tensor,
     call: Call, config: HopperBackwardConfig | None = None,
 ) -> None:  # fmt: skip
-    """As `gluon_backward`, for head dimension 256."""
+    """Writes dq, dk and dv for head dimension 256; dense, no bias, no window, S <= T if causal."""
     batch, kv_heads, keys, dim = k.shape
     heads, queries = q.shape[1], q.shape[2]
-    config = config or HopperBackwardConfig(64, 2)
-    padded = dq32.shape[2]
-    tiles = -(-keys // 64)
+    config = config or hopper_backward_config(dim, call.causal)
+    padded = shift.shape[2]
     rows = gl.NVMMASharedLayout(swizzle_byte_width=0, element_bitwidth=32, rank=2)
     vectors = [TensorDescriptor(x, [batch * heads, padded], [padded, 1], [1, 64], rows) for x in (shift, delta)]
+    tensors = [_descriptor(x, 64) for x in (q, k, v, dout)]
+    log2_scale = call.scale * 1.4426950408889634
     with torch.cuda.device_of(q):
+        tiles = -(-keys // 64)
         hopper_backward_wide[(tiles * kv_heads * batch,)](
-            *(_descriptor(x, 64) for x in (q, k, v, dout)), *vectors, dq32, dk, dv, *dk.stride()[:3],
-            tiles, kv_heads, heads // kv_heads, queries, keys, padded, call.scale * 1.4426950408889634, call.scale,
-            D=dim, STAGES=config.stages, CAUSAL=call.causal, HEADS_TOGETHER=config.heads_together,
-            REGISTERS=config.registers,
-            num_warps=4, enable_fp_fusion=True,
+            *tensors, *vectors, dk, dv, *dk.stride()[:3],
+            tiles, kv_heads, heads // kv_heads, queries, keys, log2_scale, call.scale,
+            D=dim, STAGES=config.stages, CAUSAL=call.causal, heads_together=config.heads_together,
+            REGISTERS=config.registers, num_warps=4, enable_fp_fusion=True,
+        )  # fmt: skip
+        tiles = -(-queries // 128)
+        hopper_backward_queries[(tiles * heads * batch,)](
+            *tensors, shift, delta, dq, *dq.stride()[:3],
+            tiles, heads, heads // kv_heads, queries, keys, padded, log2_scale, call.scale,
+            D=dim, BLOCK_N=64, K_STAGES=2, V_STAGES=1, CAUSAL=call.causal, heads_together=config.heads_together,
+            REGISTERS=config.registers, num_warps=4, enable_fp_fusion=True,
         )  # fmt: skip

@@ -72,7 +72,7 @@ def forward_config(capability: int, dim: int, causal: bool) -> Config:
     if capability in (90, 100):
         return {
             64: Config(128, 64, 4, 3, tma=True),
-            128: Config(128, 128, 8, 2, tma=True),
+            128: Config(128, 64, 8, 3, tma=True),
             256: Config(128, 64, 8, 2, tma=True),
         }.get(dim, Config(128, 64, 4, 3))
     if capability in (80, 87):
@@ -82,11 +82,11 @@ def forward_config(capability: int, dim: int, causal: bool) -> Config:
 
 def backward_config(capability: int, dim: int, causal: bool) -> Config:
     """Of the Triton backward kernel."""
-    if capability in (90, 100):
+    if capability in (90, 100):  # a second kernel for dQ beats adding it in memory
         return {
-            64: Config(64, 128, 4, 2, tma=True, dq=2),
-            128: Config(64, 128, 8, 2, tma=True, dq=2),
-            256: Config(32, 64, 8, 1, tma=True, dq=1),
+            64: Config(64, 128, 8, 2, tma=True, dq=0),
+            128: Config(64, 128, 8, 2, tma=True, dq=0),
+            256: Config(32, 64, 8, 2, tma=True, dq=1),
         }.get(dim, Config(64, 64, 4, 2))
     if capability in (80, 87):
         return Config(64, 64, 4, 2) if dim <= 64 else Config(32, 64, 4, 2) if dim == 128 else Config(32, 32, 4, 1)
@@ -155,7 +155,7 @@ def run_forward(
             D=dim, BLOCK_M=config.block_m, BLOCK_N=config.block_n, CAUSAL=call.causal, WINDOW=call.window is not None,
             BIAS=bias is not None, VARLEN=cu_q is not None, NZ=triton.next_power_of_2(max(sequences, 1)), TMA=tma,
             SOFTWARE=config.software, LAZY=config.lazy, LONGEST_FIRST=config.longest_first and call.causal,
-            HEADS_TOGETHER=config.heads_together, SPECIALIZE=config.specialize,
+            heads_together=config.heads_together, SPECIALIZE=config.specialize,
             num_warps=config.warps, num_stages=config.stages, enable_fp_fusion=True,
         )  # fmt: skip
     return out, lse
@@ -181,7 +181,7 @@ def run_backward(
     delta = torch.empty_like(shift)
     dk, dv, dq = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (k, v, q))
     gluon = call.gluon and not call.deterministic and _hopper_can(q, k, v, bias, cu_q, call, dout)
-    fused = gluon or config.dq > 0
+    fused = dim < 256 if gluon else config.dq > 0
     dq32 = torch.zeros(batch, heads, padded, dim, dtype=torch.float32, device=q.device) if fused else dq
     dbias = torch.empty(k.shape[:3], dtype=torch.float32, device=k.device) if bias is not None else None
     sequences = 0 if cu_q is None else cu_q.numel() - 1
@@ -210,7 +210,8 @@ def run_backward(
             step = gluon_backward if dim < 256 else gluon_backward_wide
             hopper = None if isinstance(call.backward, Config) else call.backward
             step(q, k, v, dout, dq32, dk, dv, shift, delta, call, hopper)
-            _finish(dq32, dq, call.scale)
+            if fused:
+                _finish(dq32, dq, call.scale)
             return dq, dk, dv, None
         tiles = triton.cdiv(keys, config.block_n) + sequences
         operands = (
@@ -224,7 +225,7 @@ def run_backward(
             *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *dout.stride()[:3], *dq32.stride()[:3], *dk.stride()[:3],
             *_bias_strides(bias), kv_heads, heads // kv_heads, queries, keys, padded, sequences, tiles,
             call.scale * LOG2E, call.scale, window,
-            BLOCK_M=config.block_m, BLOCK_N=config.block_n, DQ=config.dq, HEADS_TOGETHER=config.heads_together,
+            BLOCK_M=config.block_m, BLOCK_N=config.block_n, DQ=config.dq, heads_together=config.heads_together,
             **shared,
         )  # fmt: skip
         if config.dq:

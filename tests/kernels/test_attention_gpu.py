@@ -18,6 +18,11 @@ pytestmark = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _no_gradients() -> None:
+    """Takes the place of the folder's fixture: these tests want gradients."""
+
+
 def fresh(*shape: int, dtype: torch.dtype = torch.bfloat16, scale: float = 1.0) -> Tensor:
     return (torch.randn(*shape, device="cuda") * scale).to(dtype)
 
