@@ -23,6 +23,9 @@ CELLS_A_STEP = 5
 """People walk no faster."""
 _FOLLOWED_STEPS = 3
 """For so many steps after a sight of a person it is worked out where they can have gone."""
+LONG_UNSEEN_S = 20 * 60
+"""Who was not seen for so long and then stands beside a way out has come in by it: so it was in 15 of 16 cases in four
+homes (a week each)."""
 _UNSEEN = 0.96
 """Certainty that a person is not where all cells were in view; of a room that was nearly in view, less."""
 _UNSEEN_IN_ROOM = 0.8
@@ -36,6 +39,7 @@ class PeopleWatch:
         self._now: dict[str, tuple[Cell, int]] = {}
         self._before: dict[str, tuple[Cell, int]] = {}
         self._without: dict[tuple[str, str], int] = {}
+        self._vacant: dict[Cell, int] = {}
         self._previous: Scene | None = None
 
     def see(self, view: View) -> None:
@@ -61,11 +65,16 @@ class PeopleWatch:
             now = life.now
             if now is not None and now.gone is None and name not in view.people and now.value not in ("", GONE):
                 self._maybe_left(view, found, name, now)
+        known_map = view.fold.map
         known = [name for name, role in view.fold.roles.items() if role == PERSON]
         where = {name: view.fold.map.room_at(sighting.cell) for name, sighting in view.people.items()}
         for room, share in view.coverage.items():
             if share >= WHOLE:
                 self._without |= {(name, room): view.t for name in known if where.get(name) != room}
+        occupied = {sighting.cell for sighting in view.people.values()}
+        for x, y in known_map.exits:
+            beside = {(x + dx, y + dy) for dx in (-1, 0, 1) for dy in (-1, 0, 1)}
+            self._vacant |= dict.fromkeys((beside & view.scene.seen) - occupied - view.scene.unreadable, view.t)
         self._previous = view.scene
 
     def _compare(self, view: View, found: Found, name: str) -> None:
@@ -92,6 +101,8 @@ class PeopleWatch:
         cleared = self._without.get((name, room))
         if not follows and self._came_in(view, sighting.cell, first=life is None):
             came, cleared = GONE, t - self._step_s
+        elif t - last >= LONG_UNSEEN_S and self._at_a_door(view, sighting.cell):
+            came, cleared = GONE, self._vacant.get(sighting.cell, cleared)
         since = max([s for s in (was, cleared) if s is not None], default=None)
         found.people.append(
             {"name": name, "kind": "entered", "room": room, "cell": list(sighting.cell), "first": doubt.first,
@@ -107,6 +118,9 @@ class PeopleWatch:
                 if first or (self._previous is not None and any(c in self._previous.seen for c in inner)):
                     return True
         return False
+
+    def _at_a_door(self, view: View, cell: Cell) -> bool:
+        return any(near(cell, way_out) for way_out in view.fold.map.exits)
 
     def _stands_open(self, scene: Scene | None, way_out: Cell) -> bool:
         sightings = () if scene is None else scene.sightings
