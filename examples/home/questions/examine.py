@@ -16,6 +16,7 @@ from perdure.agent.findings import Asked
 from perdure.agent.questions import parse_question
 from perdure.agent.world_answering import World, find_in_world
 from perdure.records import Answer, Record
+from perdure.world_model.causes import CausalModel
 
 from ..plan import Plan
 from ..truth import Truth
@@ -71,9 +72,13 @@ def put_to_rivals(
 
 def with_true_percepts(questions: Sequence[Question], truth: Truth, plan: Plan, start: datetime) -> Iterator[Answer]:
     """Answers of the agent's world model and answerer with eyes that misread nothing."""
-    eyes = PerfectEyes(truth, plan, start)
+    eyes, learned = PerfectEyes(truth, plan, start), -1
+    eyes.model.causes = CausalModel()
     for question in questions:
         eyes.advance(question.asked)
+        if question.kind == "why" and question.asked != learned:
+            eyes.model.learn_causes()
+            learned = question.asked
         yield answered(eyes.memory, eyes.model, question, start)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from statistics import median
 
-from ..catalogue import GONE, ME
+from ..catalogue import COMING, GONE, ME
 from .ground import NARROW, TRIES, WIDE, Candidate, Ground, pick, sayable, unseen
 from .observed import Change
 from .wordings import DAY, PARTS, came, flipped, the, was
@@ -99,8 +99,8 @@ def count_seen(ground: Ground, answerable: bool) -> Candidate | None:
     for change in pick(ground, [c for c in ground.changes if c.kind == "state" and c.new in ("on", "open")]):
         day = change.end // DAY
         flips = [c for c in ground.changes if c.thing == change.thing and c.new == change.new and c.end // DAY == day]
-        seen = [c for c in flips if ground.seen.witnessed(c)]
-        half = [c for c in flips if c not in seen and ground.seen.bracket(c).width <= 4]
+        seen = [c for c in flips if ground.seen.witnessed(c) and ground.seen.bracket(c).width <= 2]
+        half = [c for c in flips if c not in seen and (ground.seen.witnessed(c) or ground.seen.bracket(c).width <= 4)]
         if len(seen) < 2 or half:
             continue
         slots = {**ground.forms(change), "day": ground.times.day(change.end)}
@@ -326,6 +326,7 @@ def usual_place(ground: Ground, answerable: bool) -> Candidate | None:
         item, part = ground.rng.choice(ground.items), ground.rng.choice(list(PARTS))
         truly: Counter[str] = Counter()
         looked: Counter[str] = Counter()
+        minutes: Counter[str] = Counter()
         days = moot = 0
         for day in range(ground.asked // DAY + 1):
             first, last = (max(ground.first, day * DAY + m) for m in PARTS[part])
@@ -334,23 +335,24 @@ def usual_place(ground: Ground, answerable: bool) -> Candidate | None:
             days += 1
             truly.update(ground.truth.position(item, m) for m in range(first, last, 10))
             found = ground.seen.sightings(item, first, last - 1)
+            minutes.update(v for _, v in found if v not in (ME, *ground.people))
             looked.update({Counter(v for _, v in found).most_common(1)[0][0]: 1} if found else {})
             before, after = ground.seen.last_before(item, first), ground.seen.first_after(item, last)
             moot += not found and (before is None or after is None or before[1] != after[1])
-        if days < 3 or not truly:
+        if days < 3 or not truly or ground.name(item) in COMING:
             continue
         place, times = truly.most_common(1)[0]
         if answerable:
             best = looked.most_common(2)
             clear = (
                 bool(best)
-                and best[0][0] == place
+                and best[0][0] == place == minutes.most_common(1)[0][0]
                 and sum(looked.values()) >= 3
                 and (len(best) == 1 or best[0][1] >= best[1][1] + 2)
             )
             if not clear or times / sum(truly.values()) < 0.6 or place in ground.people or place in (ME, GONE):
                 continue
-        elif looked or moot < 2:
+        elif looked or moot < 0.7 * days:
             continue
         name = ground.name(item)
         slots = {"x": the(name), "is": "are" if was(name) == "were" else "is", "part": part}

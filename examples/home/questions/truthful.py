@@ -112,10 +112,14 @@ class TruthfulWorld:
             if not seen:
                 return None
             first, last = change.end - 1, change.end
-        elif bracket.before is None or bracket.after is None or bracket.after > self.now:
+        elif (
+            bracket.after is None
+            or bracket.after > self.now
+            or (bracket.before is None and not self._seen.doer_seen(change))
+        ):
             return None
         else:
-            first, last = bracket.before, bracket.after
+            first, last = change.begin if bracket.before is None else bracket.before, bracket.after
         by = change.by if self._seen.doer_seen(change) else None
         old = change.old
         return Changed(
