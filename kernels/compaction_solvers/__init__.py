@@ -71,15 +71,32 @@ def compact_kv(
     _, queries, dim = q_HND.shape
     scale = dim**-0.5 if scale is None else scale
     limit = _BYTES.get(q_HND.device.type, 256 << 20)
-    at_once = max(1, limit // (queries * k_HTD.shape[1] * 4))
     parts: list[tuple[int, Tensor, Tensor, Tensor, Tensor]] = []
-    for chunk in _chunks(budgets, at_once):
+    # The attention of a head over all keys is long; what the solvers need of it is not. So many heads are solved at
+    # once, and the greedy choice, a long row of short steps, is taken for all of them together.
+    solved_at_once = max(1, limit // (8 * queries * max(budgets) * (candidates if method == "omp" else 1)))
+    attended_at_once = max(1, limit // (queries * k_HTD.shape[1] * 4))
+    for chunk in _chunks(budgets, solved_at_once):
         index = torch.tensor(chunk, device=q_HND.device)
-        bias = None if bias_HT is None else bias_HT[index].float()
-        sizes = [budgets[head] for head in chunk]
-        kept, betas, values = _compact(
-            q_HND[index].float(), k_HTD[index], v_HTD[index], sizes, bias, scale, method, candidates, ridge
+        most = max(budgets[head] for head in chunk)
+        pool = min(k_HTD.shape[1], candidates * most) if method == "omp" else most
+        pooled = [
+            _attend(
+                q_HND[some].float(),
+                k_HTD[some],
+                v_HTD[some],
+                None if bias_HT is None else bias_HT[some].float(),
+                scale,
+                pool,
+            )
+            for some in (index[at : at + attended_at_once] for at in range(0, len(chunk), attended_at_once))
+        ]
+        sizes = torch.tensor([budgets[head] for head in chunk], device=q_HND.device)
+        kept, betas, values = _solve(
+            _Pool(*(torch.cat(part) for part in zip(*pooled, strict=True))), sizes, most, method, ridge
         )
+        if bias_HT is not None:  # phi already holds the old biases of the keys: the new one comes on top
+            betas = betas + bias_HT[index].double().gather(1, kept)
         for row, head in enumerate(chunk):
             at = kept[row, : budgets[head]]
             v = values[row, : budgets[head]].to(v_HTD.dtype)
@@ -90,49 +107,19 @@ def compact_kv(
     return Compacted(k, v, betas, at, cu_len)
 
 
-def _compact(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    sizes: list[int],
-    bias: Tensor | None,
-    scale: float,
-    method: str,
-    candidates: int,
-    ridge: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(kept int64, bias, values) [h, most, ...] of some heads; kept keys in ascending order, unused ones at the end."""
-    keys = k.shape[1]
-    most = max(sizes)
-    attended, mass, outputs = _attend(q, k, v, bias, scale)
-    score = torch.linalg.vector_norm(attended, dim=1)
-    if bias is not None:
-        score = score.masked_fill(bias == -torch.inf, -1.0)
-    pool = min(keys, candidates * most) if method == "omp" else most
-    best = score.topk(pool, dim=1)
-    phi = _columns(attended, best.indices) * mass[:, :, None]
-    used = torch.arange(most, device=k.device) < torch.tensor(sizes, device=k.device)[:, None]
-    kept = best.indices
-    if method == "omp" and pool > most:
-        moment = (mass[:, None] @ phi)[:, 0]
-        picks = omp_select(phi.mT @ phi, moment, most, live_HC=best.values >= 0).index_HT
-        kept, phi = kept.gather(1, picks), _columns(phi, picks)
-    # The first picks of a greedy choice are the choice of a smaller budget; the others leave here.
-    order = kept.masked_fill(~used, keys).argsort(1)
-    kept, used = kept.gather(1, order), used.gather(1, order)
-    phi = (_columns(phi, order) * used[:, None]).double()
-    w = nnls(phi.mT @ phi, (mass[:, None].double() @ phi)[:, 0], live_HT=used)
-    beta = w.clamp_min(1e-30).log().clamp(max(_LEAST_BIAS, -_CLIP[method]), _CLIP[method])
-    weighted = phi * beta.exp()[:, None]
-    weighted /= weighted.sum(2, keepdim=True).clamp_min(1e-300)
-    values = ridge_values(weighted, outputs, ridge=ridge)
-    if bias is not None:  # phi already holds the old biases of the keys: the new one comes on top
-        beta = beta + bias.gather(1, kept)
-    return kept, beta, values
+class _Pool(NamedTuple):
+    """What the solvers need of some heads: phi [h, N, P] over the pool of candidate keys, ``keys`` [h, P] of those and
+    whether they are ``live``, ``mass`` [h, N] and ``outputs`` [h, N, D] over all keys."""
+
+    phi: Tensor
+    keys: Tensor
+    live: Tensor
+    mass: Tensor
+    outputs: Tensor
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float) -> tuple[Tensor, Tensor, Tensor]:
-    """(attention weights [h, N, T], mass relative to the greatest score [h, N], outputs [h, N, D]), float32."""
+def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float, pool: int) -> _Pool:
+    """Scores relative to a query's greatest; the pool is the keys of the greatest root mean square attention."""
     scores = torch.bmm(q * scale, k.float().mT)
     if bias is not None:
         scores += bias[:, None]
@@ -140,7 +127,31 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float) 
     scores.exp_()
     mass = scores.sum(2)
     scores /= mass[:, :, None]
-    return scores, mass, torch.bmm(scores, v.float())
+    rank = torch.linalg.vector_norm(scores, dim=1)
+    if bias is not None:
+        rank = rank.masked_fill(bias == -torch.inf, -1.0)
+    best = rank.topk(pool, dim=1)
+    phi = _columns(scores, best.indices) * mass[:, :, None]
+    return _Pool(phi, best.indices, best.values >= 0, mass, torch.bmm(scores, v.float()))
+
+
+def _solve(pool: _Pool, sizes: Tensor, most: int, method: str, ridge: float) -> tuple[Tensor, Tensor, Tensor]:
+    """(kept int64, bias, values) [h, most, ...] of some heads; kept keys in ascending order, unused ones at the end."""
+    phi, kept, mass = pool.phi, pool.keys, pool.mass
+    used = torch.arange(most, device=phi.device) < sizes[:, None]
+    if method == "omp" and phi.shape[2] > most:
+        moment = (mass[:, None] @ phi)[:, 0]
+        picks = omp_select(phi.mT @ phi, moment, most, live_HC=pool.live).index_HT
+        kept, phi = kept.gather(1, picks), _columns(phi, picks)
+    # The first picks of a greedy choice are the choice of a smaller budget; the others leave here.
+    order = kept.masked_fill(~used, torch.iinfo(torch.int64).max).argsort(1)
+    kept, used = kept.gather(1, order), used.gather(1, order)
+    phi = (_columns(phi, order) * used[:, None]).double()
+    w = nnls(phi.mT @ phi, (mass[:, None].double() @ phi)[:, 0], live_HT=used)
+    beta = w.clamp_min(1e-30).log().clamp(max(_LEAST_BIAS, -_CLIP[method]), _CLIP[method])
+    weighted = phi * beta.exp()[:, None]
+    weighted /= weighted.sum(2, keepdim=True).clamp_min(1e-300)
+    return kept, beta, ridge_values(weighted, pool.outputs, ridge=ridge)
 
 
 def _columns(x_hNC: Tensor, index_hT: Tensor) -> Tensor:

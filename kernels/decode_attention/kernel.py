@@ -17,33 +17,31 @@ __all__ = ["merge_kernel", "ragged_kernel", "unpack_kernel"]
 _LOG2E = tl.constexpr(1.4426950408889634)
 _LN2 = tl.constexpr(0.6931471805599453)
 
-# Four int8 codes of one register to bfloat16: 0x4300 + low seven bits is 128 + them; a negative code has 256
-# subtracted instead of 128. 2 instructions a code; the conversion unit would need 8 issue slots (16 a clock and SM).
+# Codes become bfloat16 by standing in its lowest bits: an unsigned byte u there reads u * 2^-133, below 128 as a
+# subnormal number and above it as a number of exponent 1, whose step is the same. The matrix unit takes subnormal
+# numbers as they are, so a code costs half an instruction; the conversion unit does 16 a clock and multiprocessor.
+_UP = tl.constexpr(2.0**100)
+_DOWN = tl.constexpr(2.0**33)
+_LESS_128 = tl.constexpr(-(2.0**-126))  # -128 in the codes' unit
+
+# Four int8 codes of one register, each plus 128.
 _INT8 = tl.constexpr("""{
-.reg .b32 a, b, c, d, one;
-mov.b32 one, 0x3f803f80;
-prmt.b32 a, $2, 0x43434343, 0x4140;
-prmt.b32 b, $2, 0x43434343, 0x4342;
-lop3.b32 c, a, 0xff80ff80, 0x80008000, 0xea;
-lop3.b32 d, b, 0xff80ff80, 0x80008000, 0xea;
-and.b32 a, a, 0xff7fff7f;
-and.b32 b, b, 0xff7fff7f;
-fma.rn.bf16x2 $0, a, one, c;
-fma.rn.bf16x2 $1, b, one, d;
+.reg .b32 a;
+xor.b32 a, $2, 0x80808080;
+prmt.b32 $0, a, 0, 0x4140;
+prmt.b32 $1, a, 0, 0x4342;
 }""")
-# Eight int4 codes of one register to 128 + code in bfloat16; the 128 is taken out of the sums (README.md).
+# Eight int4 codes of one register: four low nibbles, four high ones.
 _INT4 = tl.constexpr("""{
 .reg .b32 a, b;
 and.b32 a, $4, 0x0f0f0f0f;
-prmt.b32 $0, a, 0x43434343, 0x4140;
-prmt.b32 $1, a, 0x43434343, 0x4342;
+prmt.b32 $0, a, 0, 0x4140;
+prmt.b32 $1, a, 0, 0x4342;
 shr.u32 b, $4, 4;
 and.b32 b, b, 0x0f0f0f0f;
-prmt.b32 $2, b, 0x43434343, 0x4140;
-prmt.b32 $3, b, 0x43434343, 0x4342;
+prmt.b32 $2, b, 0, 0x4140;
+prmt.b32 $3, b, 0, 0x4342;
 }""")
-
-
 _FP8 = tl.constexpr("""{
 .reg .b16 a, b;
 mov.b32 {a, b}, $2;
@@ -97,21 +95,22 @@ def _from_fp8(x, ASM: tl.constexpr, PURE: tl.constexpr):
 
 @triton.jit
 def _from_int8(x, ASM: tl.constexpr, PURE: tl.constexpr):
+    """(code + 128) * 2^-133; without assembler code + 128."""
     if ASM:
         return tl.inline_asm_elementwise(_INT8, "=r,=r,r", [x], dtype=tl.bfloat16, is_pure=PURE, pack=4)
     else:
-        return x.to(tl.float32)
+        return x.to(tl.float32) + 128.0
 
 
 @triton.jit
 def _from_int4(x, ASM: tl.constexpr, PURE: tl.constexpr):
-    """(low nibbles, high nibbles), each plus 128."""
+    """(low nibbles, high nibbles) * 2^-133; without assembler the codes."""
     if ASM:
         return tl.inline_asm_elementwise(
             _INT4, "=r,=r,=r,=r,r", [x], dtype=(tl.bfloat16, tl.bfloat16), is_pure=PURE, pack=4
         )
     else:
-        return (x & 15).to(tl.float32) + 128.0, (x >> 4).to(tl.float32) + 128.0
+        return (x & 15).to(tl.float32), (x >> 4).to(tl.float32)
 
 
 @triton.jit
@@ -187,6 +186,7 @@ def ragged_kernel(
     GROUP: tl.constexpr, PAGE: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_LEN: tl.constexpr, POS: tl.constexpr,
     WINDOW: tl.constexpr, TAIL: tl.constexpr, SPLIT: tl.constexpr, SEGMENTS: tl.constexpr, STAGES: tl.constexpr,
     LAZY: tl.constexpr, ASM: tl.constexpr, PURE_K: tl.constexpr, PURE_V: tl.constexpr, SWAP: tl.constexpr,
+    PEEL: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """One program: its share of the key tiles of all units (SPLIT), or one whole unit.
 
@@ -194,19 +194,23 @@ def ragged_kernel(
     PAGE 0 packed, else tokens of a page; TAIL whether new tokens follow the cache; SEGMENTS segments rounded up.
     """
     program = tl.program_id(0)
+    if EARLY:  # the merge may come to the multiprocessors as soon as these programs leave room, and wait there
+        tl.extra.cuda.gdc_launch_dependents()
     tail_tiles = tl.cdiv(tail, BLOCK_N)
     if SPLIT:
         all_S = tl.arange(0, SEGMENTS)
-        _, low_S, high_S = _extent(
+        start_S, low_S, high_S = _extent(
             cu_ptr, len_ptr, qpos_ptr, all_S, all_S < segments, queries, kv_heads, window, HAS_LEN, POS, WINDOW, BLOCK_N
         )
+        group_S = all_S * 0
+        if FORMAT >= 2 and PAGE == 0:
+            group_S = tl.load(group_ptr + all_S, mask=all_S < segments, other=0)
         work_S = (tl.cdiv(high_S - low_S, BLOCK_N) + tail_tiles) * row_tiles
         work_S = tl.where(all_S < segments, work_S, 0)
         ends_S = tl.cumsum(work_S, 0)
-        total = tl.sum(work_S, 0)
-        share = tl.cdiv(total, programs)
-        begin = program * share
-        finish = tl.minimum(begin + share, total)
+        total = tl.sum(work_S, 0).to(tl.int64)
+        begin = (program * total // programs).to(tl.int32)  # shares differ by one tile at most
+        finish = ((program + 1) * total // programs).to(tl.int32)
     else:
         begin = 0
         finish = 1
@@ -214,13 +218,21 @@ def ragged_kernel(
         if SPLIT:
             segment = tl.sum((ends_S <= begin).to(tl.int32), 0)
             inside = begin - tl.sum(tl.where(all_S < segment, work_S, 0), 0)
+            here_S = all_S == segment  # taken from the vectors: another load would cost its latency again
+            start = tl.sum(tl.where(here_S, start_S, 0), 0)
+            low = tl.sum(tl.where(here_S, low_S, 0), 0)
+            high = tl.sum(tl.where(here_S, high_S, 0), 0)
+            group0 = tl.sum(tl.where(here_S, group_S, 0), 0)
         else:
             segment = program // row_tiles
             inside = 0
-        start, low, high = _extent(
-            cu_ptr, len_ptr, qpos_ptr, segment, segment < segments, queries, kv_heads, window,
-            HAS_LEN, POS, WINDOW, BLOCK_N,
-        )  # fmt: skip
+            start, low, high = _extent(
+                cu_ptr, len_ptr, qpos_ptr, segment, segment < segments, queries, kv_heads, window,
+                HAS_LEN, POS, WINDOW, BLOCK_N,
+            )  # fmt: skip
+            group0 = 0
+            if FORMAT >= 2 and PAGE == 0:
+                group0 = tl.load(group_ptr + segment)
         tiles = tl.cdiv(high - low, BLOCK_N)
         if SPLIT:
             row_tile = inside // (tiles + tail_tiles)
@@ -251,16 +263,39 @@ def ragged_kernel(
         m_M = tl.full([BLOCK_M], float("-inf"), tl.float32)
         l_ML = tl.zeros([BLOCK_M, BLOCK_N if LAZY else 1], tl.float32)
         z_ML = tl.zeros([BLOCK_M, BLOCK_N if LAZY else 1], tl.float32)
-        width: tl.constexpr = D // 2 if FORMAT == 3 else D
+        width: tl.constexpr = D // 2 if FORMAT >= 2 else D
         acc_MD = tl.zeros([width if SWAP else BLOCK_M, BLOCK_M if SWAP else width], tl.float32)
         accb_MD = tl.zeros([width if SWAP else BLOCK_M, BLOCK_M if SWAP else width], tl.float32)
 
+        prefix = tl.minimum(until, tiles)
+        if PEEL:  # whole tiles need no masks; worth a second loop where the arithmetic binds, not where the memory does
+            whole = tl.maximum(tl.minimum(prefix, (high - low) // BLOCK_N), tile)
+            m_M, l_ML, z_ML, acc_MD, accb_MD = _prefix(
+                q_MD, qb_MD, qpos_M, m_M, l_ML, z_ML, acc_MD, accb_MD,
+                k_ptr, v_ptr, kscale_ptr, vscale_ptr, bias_ptr, pos_ptr, table_ptr,
+                segment, group0, start, low, high, tile, whole, scale, window, pages,
+                D, BLOCK_N, FORMAT, GROUP, PAGE, HAS_BIAS, POS, WINDOW, STAGES, LAZY, ASM, PURE_K, PURE_V, SWAP, False,
+            )  # fmt: skip
+        else:
+            whole = tile
         m_M, l_ML, z_ML, acc_MD, accb_MD = _prefix(
             q_MD, qb_MD, qpos_M, m_M, l_ML, z_ML, acc_MD, accb_MD,
-            k_ptr, v_ptr, kscale_ptr, vscale_ptr, bias_ptr, pos_ptr, group_ptr, table_ptr,
-            segment, start, low, high, tile, tl.minimum(until, tiles), scale, window, pages,
-            D, BLOCK_N, FORMAT, GROUP, PAGE, HAS_BIAS, POS, WINDOW, STAGES, LAZY, ASM, PURE_K, PURE_V, SWAP,
+            k_ptr, v_ptr, kscale_ptr, vscale_ptr, bias_ptr, pos_ptr, table_ptr,
+            segment, group0, start, low, high, whole, prefix, scale, window, pages,
+            D, BLOCK_N, FORMAT, GROUP, PAGE, HAS_BIAS, POS, WINDOW, STAGES, LAZY, ASM, PURE_K, PURE_V, SWAP, True,
         )  # fmt: skip
+        if FORMAT >= 2:  # codes to values: their unit, and what is the same in all channels
+            z_M = tl.sum(z_ML, 1)
+            z_ML = tl.zeros_like(z_ML)
+            if FORMAT == 2:
+                z_M *= _LESS_128 if ASM else -128.0
+                z_M *= _DOWN if ASM else 1.0
+            if SWAP:
+                acc_MD = acc_MD * (_DOWN if ASM else 1.0) + z_M[None, :]
+                accb_MD = accb_MD * (_DOWN if ASM else 1.0) + z_M[None, :]
+            else:
+                acc_MD = acc_MD * (_DOWN if ASM else 1.0) + z_M[:, None]
+                accb_MD = accb_MD * (_DOWN if ASM else 1.0) + z_M[:, None]
         if TAIL:
             m_M, l_ML, z_ML, acc_MD, accb_MD = _tail(
                 q_MD, qb_MD, query_M + (tail - queries), m_M, l_ML, z_ML, acc_MD, accb_MD,
@@ -273,16 +308,12 @@ def ragged_kernel(
         l_M = tl.sum(l_ML, 1)
         acc_MD = _upright(acc_MD, SWAP)
         accb_MD = _upright(accb_MD, SWAP)
-        if FORMAT == 3:
-            z_M = tl.sum(z_ML, 1)
-            acc_MD += z_M[:, None]
-            accb_MD += z_M[:, None]
         lane_D = tl.arange(0, width)
         if SPLIT:
             slot = (program + segment * row_tiles + row_tile).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
             to_MD = part_ptr + slot[:, None] * D + lane_D[None, :]
             tl.store(to_MD, acc_MD, mask=used_M[:, None])
-            if FORMAT == 3:
+            if FORMAT >= 2:
                 tl.store(to_MD + D // 2, accb_MD, mask=used_M[:, None])
             tl.store(stat_ptr + slot * 2, m_M, mask=used_M)
             tl.store(stat_ptr + slot * 2 + 1, l_M, mask=used_M)
@@ -292,7 +323,7 @@ def ragged_kernel(
             out_row_M = (segment.to(tl.int64) * HEADS + head_M) * queries + query_M
             to_MD = out_ptr + out_row_M[:, None] * D + lane_D[None, :]
             tl.store(to_MD, (acc_MD * inverse_M[:, None]).to(out_ptr.dtype.element_ty), mask=used_M[:, None])
-            if FORMAT == 3:
+            if FORMAT >= 2:
                 tl.store(
                     to_MD + D // 2, (accb_MD * inverse_M[:, None]).to(out_ptr.dtype.element_ty), mask=used_M[:, None]
                 )
@@ -301,25 +332,36 @@ def ragged_kernel(
 
 
 @triton.jit
+def _load(ptr, seen, MASK: tl.constexpr):
+    if MASK:
+        return tl.load(ptr, mask=seen, other=0)
+    else:
+        return tl.load(ptr)
+
+
+@triton.jit
 def _prefix(
     q_MD, qb_MD, qpos_M, m_M, l_ML, z_ML, acc_MD, accb_MD,
-    k_ptr, v_ptr, kscale_ptr, vscale_ptr, bias_ptr, pos_ptr, group_ptr, table_ptr,
-    segment, start, low, high, first, last, scale, window, pages,
+    k_ptr, v_ptr, kscale_ptr, vscale_ptr, bias_ptr, pos_ptr, table_ptr,
+    segment, group0, start, low, high, first, last, scale, window, pages,
     D: tl.constexpr, BLOCK_N: tl.constexpr, FORMAT: tl.constexpr, GROUP: tl.constexpr, PAGE: tl.constexpr,
     HAS_BIAS: tl.constexpr, POS: tl.constexpr, WINDOW: tl.constexpr, STAGES: tl.constexpr, LAZY: tl.constexpr,
-    ASM: tl.constexpr, PURE_K: tl.constexpr, PURE_V: tl.constexpr, SWAP: tl.constexpr,
+    ASM: tl.constexpr, PURE_K: tl.constexpr, PURE_V: tl.constexpr, SWAP: tl.constexpr, MASK: tl.constexpr,
 ):  # fmt: skip
-    """The key tiles first .. last of the cache (counted from ``low``)."""
+    """The key tiles first .. last of the cache (counted from ``low``); MASK: the last may be part of a tile."""
     width: tl.constexpr = D // 2 if FORMAT == 3 else D
     lane_D = tl.arange(0, width)
     scale2 = scale * _LOG2E
-    group0 = 0
-    if FORMAT >= 2 and PAGE == 0:
-        group0 = tl.load(group_ptr + segment)
     # Quantised keys are multiplied in bfloat16; the interpreter (ASM off) knows neither assembler nor bfloat16.
     LOW: tl.constexpr = tl.bfloat16 if ASM else tl.float32
+    UP: tl.constexpr = _UP if ASM else 1.0
+    DOWN: tl.constexpr = _DOWN if ASM else 1.0
+    LESS: tl.constexpr = _LESS_128 if ASM else -128.0
     q16_MD = q_MD.to(LOW)
     qb16_MD = qb_MD.to(LOW)
+    if FORMAT >= 2:
+        up_MD = (q16_MD.to(tl.float32) * UP).to(LOW)
+        upb_MD = (qb16_MD.to(tl.float32) * UP).to(LOW)
     factor_q_M = tl.full([q_MD.shape[0]], 1.0, tl.float32)
     if FORMAT == 1:  # the row's greatest magnitude becomes 1, so that float16 holds any query
         q32_MD = q_MD.to(tl.float32)
@@ -342,10 +384,10 @@ def _prefix(
             group = (row0 // GROUP).to(tl.int32)
         else:
             row0 = tl.zeros([], tl.int64)
-            page_N = tl.load(table_ptr + segment * pages + index_N // PAGE, mask=seen_N, other=0)
+            page_N = _load(table_ptr + segment * pages + index_N // PAGE, seen_N, MASK)
             row_N = page_N.to(tl.int64) * PAGE + index_N % PAGE
         at_ND = row_N[:, None] * width + lane_D[None, :]
-        k_ND = tl.load(k_ptr + row0 * width + at_ND, mask=seen_N[:, None], other=0)
+        k_ND = _load(k_ptr + row0 * width + at_ND, seen_N[:, None], MASK)
         # scores
         if FORMAT == 0:
             s_MN = _upright(_scores(q_MD, tl.trans(k_ND), None, SWAP), SWAP) * scale2
@@ -354,60 +396,64 @@ def _prefix(
             s_MN = _upright(_scores(qn_MD, k16_DN, None, SWAP), SWAP) * (factor_q_M * scale2)[:, None]
         elif FORMAT == 2:
             step_D = tl.load(kscale_ptr + group.to(tl.int64) * D + lane_D).to(LOW)
-            qs_MD = _product(q16_MD, tl.broadcast_to(step_D[None, :], q16_MD.shape), ASM)
+            qs_MD = _product(up_MD, tl.broadcast_to(step_D[None, :], up_MD.shape), ASM)
             k16_DN = tl.trans(_from_int8(k_ND, ASM, PURE_K))
-            s_MN = _upright(_scores(qs_MD, k16_DN, None, SWAP), SWAP) * scale2
+            less_M = tl.sum(qs_MD.to(tl.float32), 1) * LESS  # 128 is in every code
+            s = _upright(_scores(qs_MD, k16_DN, None, SWAP), SWAP)
+            s_MN = (s + less_M[:, None]) * (scale2 * DOWN)
         else:
             word_D = tl.load(kscale_ptr + group.to(tl.int64) * D + lane_D)
             wordb_D = tl.load(kscale_ptr + group.to(tl.int64) * D + D // 2 + lane_D)
             step_D, low_D = _apart(word_D, ASM)
             stepb_D, lowb_D = _apart(wordb_D, ASM)
-            qs_MD = _product(q16_MD, tl.broadcast_to(step_D[None, :], q16_MD.shape), ASM)
-            qsb_MD = _product(qb16_MD, tl.broadcast_to(stepb_D[None, :], q16_MD.shape), ASM)
+            qs_MD = _product(up_MD, tl.broadcast_to(step_D[None, :], up_MD.shape), ASM)
+            qsb_MD = _product(upb_MD, tl.broadcast_to(stepb_D[None, :], up_MD.shape), ASM)
             lo_ND, hi_ND = _from_int4(k_ND, ASM, PURE_K)
-            # The group's low is in no code and 128 in every one: two more products with tiles of equal rows, which
-            # cost the matrix unit little, where sums over channels would cost every warp 200 instructions a tile.
-            low_DN = tl.broadcast_to(low_D[:, None], [D // 2, BLOCK_N])
-            lowb_DN = tl.broadcast_to(lowb_D[:, None], [D // 2, BLOCK_N])
-            less_DN = tl.full([D // 2, BLOCK_N], -128.0, LOW)
+            # the group's low is the same for all of its keys
+            low_MD = q16_MD.to(tl.float32) * low_D.to(tl.float32)[None, :]
+            low_MD += qb16_MD.to(tl.float32) * lowb_D.to(tl.float32)[None, :]
+            low_M = tl.sum(low_MD, 1) * scale2
             s = _scores(qs_MD, tl.trans(lo_ND), None, SWAP)
             s = _scores(qsb_MD, tl.trans(hi_ND), s, SWAP)
-            s = _scores(q16_MD, low_DN, s, SWAP)
-            s = _scores(qb16_MD, lowb_DN, s, SWAP)
-            s = _scores(qs_MD, less_DN, s, SWAP)
-            s_MN = _upright(_scores(qsb_MD, less_DN, s, SWAP), SWAP) * scale2
+            s_MN = _upright(s, SWAP) * (scale2 * DOWN) + low_M[:, None]
         if HAS_BIAS:
-            s_MN += (tl.load(bias_ptr + row0 + row_N, mask=seen_N, other=0.0) * _LOG2E)[None, :]
-        keep_MN = seen_N[None, :]
+            s_MN += (_load(bias_ptr + row0 + row_N, seen_N, MASK) * _LOG2E)[None, :]
+        if MASK:
+            s_MN = tl.where(seen_N[None, :], s_MN, float("-inf"))
         if POS > 0:
             pos_N = index_N.to(tl.int64)
             if POS == 2:
-                pos_N = tl.load(pos_ptr + row0 + row_N, mask=seen_N, other=0)
-            keep_MN = keep_MN & (pos_N[None, :] <= qpos_M[:, None])
+                pos_N = _load(pos_ptr + row0 + row_N, seen_N, MASK)
+            keep_MN = pos_N[None, :] <= qpos_M[:, None]
             if WINDOW:
                 keep_MN = keep_MN & (pos_N[None, :] > qpos_M[:, None] - window)
-        s_MN = tl.where(keep_MN, s_MN, float("-inf"))
+            s_MN = tl.where(keep_MN, s_MN, float("-inf"))
         p_MN, factor_M, m_M, l_ML = _update(s_MN, m_M, l_ML, LAZY)
         # values
-        v_ND = tl.load(v_ptr + row0 * width + at_ND, mask=seen_N[:, None], other=0)
+        if FORMAT == 2:  # in halves: a wider row would be written to shared memory with bank conflicts
+            half_ND = row_N[:, None] * D + tl.arange(0, D // 2)[None, :]
+            v_ND = _load(v_ptr + row0 * D + half_ND, seen_N[:, None], MASK)
+            vb_ND = _load(v_ptr + row0 * D + half_ND + D // 2, seen_N[:, None], MASK)
+        else:
+            v_ND = _load(v_ptr + row0 * width + at_ND, seen_N[:, None], MASK)
         if FORMAT == 0:
             acc_MD = _add_values(p_MN.to(v_ND.dtype), v_ND, acc_MD, factor_M, SWAP)
         elif FORMAT == 1:
             acc_MD = _add_values(p_MN.to(tl.float16), _from_fp8(v_ND, ASM, PURE_V), acc_MD, factor_M, SWAP)
         else:
-            word_N = tl.load(vscale_ptr + row0 + row_N, mask=seen_N, other=0)
+            word_N = _load(vscale_ptr + row0 + row_N, seen_N, MASK)
             step_N = word_N
             if FORMAT == 3:
                 step_N = _low_half(word_N)
-            ps_MN = (p_MN * step_N[None, :]).to(LOW)
+            ps_MN = (p_MN * (step_N * UP)[None, :]).to(LOW)
+            # int8: what the 128 in every code adds, times -128 at the end; int4: the lows of the tokens
+            out_MN = ps_MN.to(tl.float32) if FORMAT == 2 else p_MN * _high_half(word_N)[None, :]
+            out_ML = out_MN if LAZY else tl.sum(out_MN, 1)[:, None]
+            z_ML = z_ML * factor_M[:, None] + out_ML
             if FORMAT == 2:
                 acc_MD = _add_values(ps_MN, _from_int8(v_ND, ASM, PURE_V), acc_MD, factor_M, SWAP)
+                accb_MD = _add_values(ps_MN, _from_int8(vb_ND, ASM, PURE_V), accb_MD, factor_M, SWAP)
             else:
-                out_MN = p_MN * _high_half(word_N)[None, :] - 128.0 * ps_MN.to(tl.float32)
-                if LAZY:
-                    z_ML = z_ML * factor_M[:, None] + out_MN
-                else:
-                    z_ML = z_ML * factor_M[:, None] + tl.sum(out_MN, 1)[:, None]
                 lo_ND, hi_ND = _from_int4(v_ND, ASM, PURE_V)
                 acc_MD = _add_values(ps_MN, lo_ND, acc_MD, factor_M, SWAP)
                 accb_MD = _add_values(ps_MN, hi_ND, accb_MD, factor_M, SWAP)
@@ -424,6 +470,7 @@ def _tail(
     """The key tiles first .. last of the new tokens; rows stand at tokens least .. greatest."""
     width: tl.constexpr = D // 2 if FORMAT == 3 else D
     lane_D = tl.arange(0, width)
+    half_D = tl.arange(0, D // 2 if FORMAT >= 2 else D)
     scale2 = scale * _LOG2E
     last = tl.minimum(last, greatest // BLOCK_N + 1)
     if WINDOW:
@@ -432,7 +479,7 @@ def _tail(
         index_N = tile * BLOCK_N + tl.arange(0, BLOCK_N)
         seen_N = index_N < tail
         k_at_ND = tk_ptr + index_N.to(tl.int64)[:, None] * tk_t + lane_D[None, :]
-        v_at_ND = tv_ptr + index_N.to(tl.int64)[:, None] * tv_t + lane_D[None, :]
+        v_at_ND = tv_ptr + index_N.to(tl.int64)[:, None] * tv_t + half_D[None, :]
         s = _scores(q_MD, tl.trans(tl.load(k_at_ND, mask=seen_N[:, None], other=0.0)), None, SWAP)
         if FORMAT == 3:
             kb_ND = tl.load(k_at_ND + D // 2, mask=seen_N[:, None], other=0.0)
@@ -445,10 +492,9 @@ def _tail(
         p_MN, factor_M, m_M, l_ML = _update(s_MN, m_M, l_ML, LAZY)
         v_ND = tl.load(v_at_ND, mask=seen_N[:, None], other=0.0)
         acc_MD = _add_values(p_MN.to(v_ND.dtype), v_ND, acc_MD, factor_M, SWAP)
-        if FORMAT == 3:
+        if FORMAT >= 2:
             v_ND = tl.load(v_at_ND + D // 2, mask=seen_N[:, None], other=0.0)
             accb_MD = _add_values(p_MN.to(v_ND.dtype), v_ND, accb_MD, factor_M, SWAP)
-            z_ML = z_ML * factor_M[:, None]
     return m_M, l_ML, z_ML, acc_MD, accb_MD
 
 
@@ -457,7 +503,7 @@ def merge_kernel(
     part_ptr, stat_ptr, out_ptr, lse_ptr, cu_ptr, len_ptr, qpos_ptr,
     segments, kv_heads, queries, tail, row_tiles, programs, window,
     HEADS: tl.constexpr, D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, HAS_LEN: tl.constexpr,
-    POS: tl.constexpr, WINDOW: tl.constexpr, SEGMENTS: tl.constexpr, PARTS: tl.constexpr,
+    POS: tl.constexpr, WINDOW: tl.constexpr, SEGMENTS: tl.constexpr, PARTS: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """One program: one row; o = sum of 2^(m_i - m) o_i / sum of 2^(m_i - m) l_i over the programs that saw its unit."""
     row = tl.program_id(0)
@@ -468,16 +514,19 @@ def merge_kernel(
         cu_ptr, len_ptr, qpos_ptr, all_S, all_S < segments, queries, kv_heads, window, HAS_LEN, POS, WINDOW, BLOCK_N
     )
     unit_S = tl.where(all_S < segments, tl.cdiv(high_S - low_S, BLOCK_N) + tl.cdiv(tail, BLOCK_N), 0)
-    share = tl.cdiv(tl.sum(unit_S, 0) * row_tiles, programs)
+    total = tl.sum(unit_S, 0).to(tl.int64) * row_tiles
     unit = tl.sum(tl.where(all_S == segment, unit_S, 0), 0)
     begin = tl.sum(tl.where(all_S < segment, unit_S, 0), 0) * row_tiles + row_tile * unit
+    if EARLY:
+        tl.extra.cuda.gdc_wait()
     m = float("-inf")
     l_sum = 0.0
     acc_D = tl.zeros([D], tl.float32)
     lane_D = tl.arange(0, D)
     if unit > 0:
-        first = begin // share
-        last = (begin + unit - 1) // share
+        # tile t is program p's if p * total // programs <= t, and p is the last such
+        first = (((begin + 1).to(tl.int64) * programs - 1) // total).to(tl.int32)
+        last = (((begin + unit).to(tl.int64) * programs - 1) // total).to(tl.int32)
         for at in range(first, last + 1, PARTS):
             program_P = at + tl.arange(0, PARTS)
             live_P = program_P <= last

@@ -67,7 +67,7 @@ class RaggedKV:
     k_scale: Tensor | None = None
     v_scale: Tensor | None = None
     cu_group: Tensor | None = None
-    group: int = 64
+    group: int = 128
     block_table_SP: Tensor | None = None
     page: int = 0
 
@@ -116,13 +116,13 @@ def ragged_from_dense(k_BKTD: Tensor, v_BKTD: Tensor, bias_BKT: Tensor | None = 
     return RaggedKV(k_BKTD.reshape(-1, dim), v_BKTD.reshape(-1, dim), cu_len, bias_N=bias)
 
 
-def quantize_kv(cache: RaggedKV, format: str, *, group: int = 64) -> RaggedKV:
+def quantize_kv(cache: RaggedKV, format: str, *, group: int = 128) -> RaggedKV:
     """A plain cache in another format; biases, positions, lengths and pages stay as they are.
 
     Args:
         cache: format plain. Paged caches: ``page`` is a multiple of ``group`` (int8, int4).
         format: ``fp8``, ``int8`` or ``int4``.
-        group: tokens that share the scales of a key channel.
+        group: tokens that share the scales of a key channel; fewer round better, 128 are read fastest.
 
     Raises:
         BadInput: unknown format, or the cache is already quantised.

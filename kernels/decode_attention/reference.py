@@ -42,7 +42,7 @@ def ragged_attention_reference(
         seen = _seen(cache, segment, length, None if q_pos_BS is None else q_pos_BS[b], window, queries)
         if tail is not None:
             k, v, bias, seen = _with_tail(k, v, bias, seen, tail, b, h, queries, window)
-        q = q_BHSD.view(batch, kv_heads, per_kv, queries, dim)[b, h].to(dtype)
+        q = q_BHSD.reshape(batch, kv_heads, per_kv, queries, dim)[b, h].to(dtype)
         scores = q @ k.T * (dim**-0.5 if scale is None else scale) + bias
         scores = scores.masked_fill(~seen, -torch.inf)
         lse[b, h] = torch.logsumexp(scores, dim=-1)
@@ -71,25 +71,51 @@ def ragged_attention(
     q_SRD = q_BHSD.reshape(cache.segments, rows, dim)
     if tail is None and q_pos_BS is None and cache.block_table_SP is None and _equal(cache, lengths):
         return _dense(q_BHSD, q_SRD, cache, scale)
-    out, lse = torch.empty_like(q_SRD), q_SRD.new_empty(cache.segments, rows, dtype=torch.float32)
+    out, lse = q_SRD.new_empty(q_SRD.shape), q_SRD.new_empty(cache.segments, rows, dtype=torch.float32)
     for segment, length in enumerate(lengths):
         b, h = divmod(segment, kv_heads)
         k, v = dequantize_kv(cache, segment, length, q_BHSD.dtype)
         bias = None if cache.bias_N is None else _bias(cache, segment, length, q_BHSD.dtype)
-        if tail is not None or q_pos_BS is not None:
+        if tail is not None and q_pos_BS is None:
+            parts = [_tail(q_SRD[segment], tail[0][b, h], tail[1][b, h], scale, heads // kv_heads)]
+            if length:
+                parts.append(_attend(q_SRD[segment], k, v, bias, scale, heads // kv_heads))
+            out[segment], lse[segment] = _merge(parts)
+            continue
+        if q_pos_BS is not None:
             seen = _seen(cache, segment, length, None if q_pos_BS is None else q_pos_BS[b], window, queries)
             bias = _bias(cache, segment, length, q_BHSD.dtype) if bias is None else bias
             if tail is not None:
                 k, v, bias, seen = _with_tail(k, v, bias, seen, tail, b, h, queries, window)
             bias = torch.where(seen, bias, -torch.inf).to(q_BHSD.dtype)
-            bias = bias.repeat(heads // kv_heads, 1) if queries > 1 else bias
-        out[segment], lse[segment] = _attend(q_SRD[segment], k, v, bias, scale)
+        out[segment], lse[segment] = _attend(q_SRD[segment], k, v, bias, scale, heads // kv_heads)
     return out.view(q_BHSD.shape), lse.view(batch, heads, queries)
+
+
+def _tail(q_RD: Tensor, k_TD: Tensor, v_TD: Tensor, scale: float, per_kv: int) -> tuple[Tensor, Tensor]:
+    """The new tokens alone, causally."""
+    new, queries = k_TD.shape[0], q_RD.shape[0] // per_kv
+    hidden = torch.ones(queries, new, dtype=torch.bool, device=k_TD.device).triu(new - queries + 1)
+    mask = torch.zeros(queries, new, dtype=q_RD.dtype, device=k_TD.device).masked_fill_(hidden, -torch.inf)
+    return _attend(q_RD, k_TD, v_TD, mask, scale, per_kv)
+
+
+def _merge(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Outputs [R, D] and log-sum-exps [R] of disjoint keys to those of all; at least one part is not empty."""
+    lse = torch.logsumexp(torch.stack([part[1] for part in parts]), dim=0)
+    out = sum(part[0] * (part[1] - lse).exp()[:, None] for part in parts)
+    assert isinstance(out, Tensor)
+    return out, lse
 
 
 def _equal(cache: RaggedKV, lengths: list[int]) -> bool:
     """Whether the segments are one dense tensor (nothing between them, all of one length)."""
-    return len(set(lengths)) == 1 and cache.k_ND.shape[0] == len(lengths) * lengths[0] and cache.format == "plain"
+    return (
+        len(set(lengths)) == 1
+        and lengths[0] > 0
+        and cache.k_ND.shape[0] == len(lengths) * lengths[0]
+        and cache.format == "plain"
+    )
 
 
 def _dense(q_BHSD: Tensor, q_SRD: Tensor, cache: RaggedKV, scale: float) -> tuple[Tensor, Tensor]:
@@ -100,10 +126,18 @@ def _dense(q_BHSD: Tensor, q_SRD: Tensor, cache: RaggedKV, scale: float) -> tupl
     return out.reshape(q_BHSD.shape), lse.reshape(q_BHSD.shape[:3])
 
 
-def _attend(q_RD: Tensor, k_TD: Tensor, v_TD: Tensor, bias: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
-    mask = None if bias is None else bias[None, None, None] if bias.ndim == 1 else bias[None, None]
-    out, lse = _operator(q_RD[None, None], k_TD[None, None], v_TD[None, None], mask, scale)
-    return out[0, 0], lse[0, 0]
+def _attend(
+    q_RD: Tensor, k_TD: Tensor, v_TD: Tensor, bias: Tensor | None, scale: float, per_kv: int
+) -> tuple[Tensor, Tensor]:
+    """One segment. bias [T] or [S, T]: with a row per query, the heads stay heads that share keys, values and bias."""
+    if bias is None or bias.shape[0] == 1 or bias.ndim == 1:
+        mask = None if bias is None else bias.view(1, 1, 1, -1)
+        out, lse = _operator(q_RD[None, None], k_TD[None, None], v_TD[None, None], mask, scale)
+        return out[0, 0], lse[0, 0]
+    q_HSD = q_RD.view(per_kv, -1, q_RD.shape[1])
+    k_HTD, v_HTD = (x.expand(per_kv, *x.shape) for x in (k_TD, v_TD))
+    out, lse = _operator(q_HSD[None], k_HTD[None], v_HTD[None], bias[None, None], scale)
+    return out[0].flatten(0, 1), lse[0].flatten()
 
 
 def _operator(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:

@@ -27,16 +27,14 @@ _HEADS = 4  # query heads a KV head
 
 
 def shipped(capability: int) -> Iterator[Compilation]:
-    """Decode: formats and head dims, 8 and 16 rows; and the merge."""
+    """Decode: one of each kind (formats, head dimensions, 8 and 16 rows), and the merge."""
     for format, dim, rows in (
         ("plain", 64, 7),
-        ("plain", 128, 4),
+        ("plain", 128, 16),
         ("plain", 256, 8),
         ("int8", 128, 4),
         ("int4", 128, 4),
-        ("int4", 64, 7),
         ("fp8", 128, 4),
-        ("int8", 256, 16),
     ):
         if format != "fp8" or capability >= 89:
             yield attend(capability, format, dim, rows, 0)
@@ -61,6 +59,7 @@ def attend(capability: int, format: str, dim: int, rows: int, tail: int, *, merg
         config=config,
         split=rows <= 64,
         processors=132,
+        early=capability >= 90,
     )
     name = f"{'append' if tail else 'decode'} {format} hd{dim} {rows} rows"
     if merge:

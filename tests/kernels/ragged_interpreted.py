@@ -14,11 +14,11 @@ from typing import Any
 os.environ["TRITON_INTERPRET"] = "1"
 sys.path.insert(0, str(Path(__file__).parent))
 
-import torch  # noqa: E402
-from perdure.kernels.decode_attention import dequantize_kv, ragged_attention_reference  # noqa: E402
-from perdure.kernels.decode_attention.kernel import merge_kernel, ragged_kernel, unpack_kernel  # noqa: E402
-from perdure.kernels.decode_attention.launch import Config, prepare, unpack_launch  # noqa: E402
-from ragged_cases import error, ragged  # noqa: E402
+import torch
+from perdure.kernels.decode_attention import dequantize_kv, ragged_attention_reference
+from perdure.kernels.decode_attention.kernel import merge_kernel, ragged_kernel, unpack_kernel
+from perdure.kernels.decode_attention.launch import Config, prepare, unpack_launch
+from ragged_cases import error, ragged
 
 DECODE = Config(8, 32, 4, 2, 2, swap=True)
 APPEND = Config(32, 32, 4, 2, 2, lazy=False)

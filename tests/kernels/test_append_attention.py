@@ -12,7 +12,7 @@ from perdure.kernels.append_attention import append_attention
 from perdure.kernels.decode_attention import FORMATS, decode_attention, ragged_attention_reference, ragged_from_dense
 
 sys.path.insert(0, str(Path(__file__).parent))
-from ragged_cases import error, ragged  # noqa: E402
+from ragged_cases import error, ragged
 
 LENGTHS = [77, 0, 130, 64]
 

@@ -106,7 +106,8 @@ def test_a_compacted_cache_attends_like_the_whole_one(method: str) -> None:
     q, unseen = q[:, ::2].contiguous(), q[:, 1::2].contiguous()
     ours = compact_kv(q, k, v, 64, method=method)  # type: ignore[arg-type]
     fitted, mass = errors(ours, unseen, k, v)
-    untouched, _ = errors(ours._replace(v_ND=torch.cat([v[h, ours.index_N[h * 64 : h * 64 + 64]] for h in range(4)]), bias_N=torch.zeros(256)), unseen, k, v)  # fmt: skip  # noqa: E501
+    old_values = torch.cat([v[head, ours.index_N[head * 64 : head * 64 + 64]] for head in range(4)])
+    untouched, _ = errors(ours._replace(v_ND=old_values, bias_N=torch.zeros(256)), unseen, k, v)
     assert max(fitted) < 0.6 * min(untouched)
     assert mass.max() < 0.5 if method == "omp" else True
 
@@ -164,7 +165,7 @@ def test_what_does_not_fit_is_refused(change: dict[str, object], says: str) -> N
             k,
             change.get("v", v),
             change.get("keep", 5),
-            bias_HT=change.get("bias"),  # type: ignore[arg-type]  # fmt: skip
+            bias_HT=change.get("bias"),
         )
 
 

@@ -1,4 +1,4 @@
-"""Decode attention on the CPU: torch path and, in Triton's interpreter, the kernels, against the written-out reference."""
+"""Decode attention on the CPU: the torch path, and the kernels in Triton's interpreter, against the reference."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from perdure.kernels.decode_attention import (
 )
 
 sys.path.insert(0, str(Path(__file__).parent))
-from ragged_cases import error, ragged  # noqa: E402
+from ragged_cases import error, ragged
 
 LENGTHS = [77, 0, 130, 64, 1, 200]
 
@@ -79,6 +79,8 @@ def test_two_halves_of_a_cache_merge_to_the_whole() -> None:
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_nothing_to_see_gives_zeros_and_minus_infinity(format: str) -> None:
+    empty = decode_attention(torch.randn(1, 4, 2, 64), ragged([0, 0], 64, format))
+    assert (empty.out_BHSD == 0).all()
     cache = ragged([0, 64], 64, format)
     assert cache.bias_N is not None
     cache.bias_N.fill_(-math.inf)
@@ -105,7 +107,8 @@ def test_a_cache_grows_in_place() -> None:
     used = replace(cache, len_S=torch.tensor([37, 100], dtype=torch.int32))
     exact, _ = ragged_attention_reference(q, used)
     torch.testing.assert_close(decode_attention(q, used).out_BHSD, exact)
-    shorter, _ = ragged_attention_reference(q[:, :2], ragged_from_dense(cache.k_ND[None, None, :37], cache.v_ND[None, None, :37], cache.bias_N[None, None, :37]))  # type: ignore[index]  # fmt: skip  # noqa: E501
+    first = (x[None, None, :37] for x in (cache.k_ND, cache.v_ND, cache.bias_N) if x is not None)
+    shorter, _ = ragged_attention_reference(q[:, :2], ragged_from_dense(*first))
     torch.testing.assert_close(exact[:, :2], shorter)
 
 
