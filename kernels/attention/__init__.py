@@ -85,14 +85,17 @@ def attention(
     _check(q_BHSD, k_BKTD, v_BKTD, scale, window, key_bias_BKT, mask_BHST, causal, cu_seqlens is not None)
     _check_packing(q_BHSD, k_BKTD, cu_seqlens, cu_seqlens_k, mask_BHST)
     scale = q_BHSD.shape[3] ** -0.5 if scale is None else scale
-    if mask_BHST is None:
+    if window is not None and causal and window >= k_BKTD.shape[2]:
+        window = None
+    alone = q_BHSD.shape[2] == 1 and causal and cu_seqlens is None and not return_lse  # decode_attention is for these
+    if mask_BHST is None and not alone:
         chosen = choose("attention", q_BHSD.device, CANDIDATES)
         if chosen == "flash-attn-4" and key_bias_BKT is None and not return_lse and cu_seqlens is None:
             return _flash_attn_4(q_BHSD, k_BKTD, v_BKTD, scale, window, causal, deterministic)
         if chosen != "torch" and _kernel_can(q_BHSD, key_bias_BKT):
             from .launch import Call, run
 
-            call = Call(scale, causal, window, deterministic, gluon=chosen != "triton")
+            call = Call(scale, causal, window, deterministic, gluon=chosen == "gluon")
             out, lse = run(q_BHSD, k_BKTD, v_BKTD, key_bias_BKT, cu_seqlens, cu_seqlens_k, call)
             return (out, lse) if return_lse else out
     if cu_seqlens is not None:

@@ -123,7 +123,7 @@ def _shape(
     peers = {"cudnn": _backend("cudnn", causal, heads != kv_heads)}
     if everyone:
         peers |= {name: _backend(name, causal, heads != kv_heads) for name in ("flash", "efficient")}
-        if causal:
+        if causal and dim == 128:  # its compilation takes as long as all of ours
             peers["flex"] = _flex(tokens)
         if (fa4 := _flash_attn_4(causal)) is not None:
             peers["flash-attn-4"] = fa4
