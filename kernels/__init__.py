@@ -6,6 +6,7 @@ from .append_attention import append_attention
 from .attention import attention, attention_reference
 from .compaction_solvers import Compacted, compact_kv
 from .decode_attention import Attended, RaggedKV, decode_attention, quantize_kv, ragged_from_dense
+from .lowbit_attention import LowbitResult, lowbit_attention
 from .quantized_matmul import Int8Tokens, PackedWeight, Quantized, pack, quantize, quantized_matmul, round_tokens
 from .ternary_matmul import TernaryWeight, pack_ternary, round_tokens_for, ternarize, ternary_matmul
 
@@ -13,6 +14,7 @@ __all__ = [
     "Attended",
     "Compacted",
     "Int8Tokens",
+    "LowbitResult",
     "PackedWeight",
     "Quantized",
     "RaggedKV",
@@ -22,6 +24,7 @@ __all__ = [
     "attention_reference",
     "compact_kv",
     "decode_attention",
+    "lowbit_attention",
     "pack",
     "pack_ternary",
     "quantize",
