@@ -28,7 +28,7 @@ import numpy as np
 
 from ..errors import BadInput
 from ..records import Change, Estimate
-from .exposures import LONGEST_LAG, Evidence, Key, Outcome, Score, Timeline, Turn, score, timelines
+from .exposures import LONGEST_LAG, ME, Evidence, Key, Outcome, Score, Timeline, Turn, score, timelines
 from .screening import direct_causes
 
 CLOCK = "clock"
@@ -182,9 +182,10 @@ class CausalModel:
         """The believed edges into one state, best first, each explaining changes that no better one did, and those."""
         pools = {cause: evidence.outcomes(cause, effect) for cause in evidence.exposures if cause != effect}
         spoken_for = self._at_clock(effect)
+        turns = [t for t in self._lines[effect[0]].turns if t.new == effect[1] and t.by != ME]
         scored: dict[Key, Score] = {}
         for cause, outcomes in pools.items():
-            result = self._score(outcomes, spoken_for)
+            result = self._score(outcomes, spoken_for, turns)
             if result is not None and result.total > self.settings.consider:
                 scored[cause] = result
         taken: list[tuple[Key, Score]] = []
@@ -199,7 +200,7 @@ class CausalModel:
                 taken.append((cause, result))
                 explained |= {o.effect for o in pools[cause] if o.effect is not None and _fits(o, result)}
                 for other in list(left):
-                    again = self._score(pools[other], explained)
+                    again = self._score(pools[other], explained, turns)
                     if again is None:
                         del left[other]
                     else:
@@ -209,10 +210,11 @@ class CausalModel:
         kept = self._screened(effect, taken, pools) if len(taken) > 1 else taken
         return [self._edge(cause, effect, result, pools[cause]) for cause, result in kept], explained
 
-    def _score(self, outcomes: Sequence[Outcome], explained: set[Turn]) -> Score | None:
+    def _score(self, outcomes: Sequence[Outcome], explained: set[Turn], turns: Iterable[Turn]) -> Score | None:
         """Score of outcomes; an event that something else explains counts as nothing seen."""
         rest = [o for o in outcomes if o.effect is None or o.effect not in explained]
-        return score(rest, self.settings.watched_weight)
+        unexplained = sum(turn not in explained for turn in turns)
+        return score(rest, self.settings.watched_weight, unexplained)
 
     def _believed(self, result: Score) -> bool:
         acted = result.own_yes + result.own_no

@@ -269,11 +269,12 @@ class Score(NamedTuple):
     """Successes whose lag is known within `_PRECISE` minutes."""
 
 
-def score(outcomes: Sequence[Outcome], observed_weight: float = 1.0) -> Score | None:
+def score(outcomes: Sequence[Outcome], observed_weight: float = 1.0, turns: int = 0) -> Score | None:
     """The best edge that outcomes allow; None if no event is among them.
 
     Args:
         outcomes: of one pair.
+        turns: how often the effect came in all; if the edge explains most of that, little is left to chance.
         observed_weight: how much an exposure counts that was not the agent's own act, from 0 to 1.
     """
     if not any(outcome.event for outcome in outcomes):
@@ -292,7 +293,12 @@ def score(outcomes: Sequence[Outcome], observed_weight: float = 1.0) -> Score | 
     ratio = np.where(event[:, None], (q * inside + (1 - q * passed) * chance) / chance, 1 - q * passed)
     weight = np.where(own, 1.0, observed_weight) * np.array([o.weight for o in outcomes])
     logs = np.log(np.maximum(ratio, 1e-6)) * weight[None, :, None]
-    totals = logs.sum(1) - 0.15 * (width[0] - 2)  # a narrow window that fits as well says more
+    explained = (q * inside / np.maximum(q * inside + (1 - q * passed) * chance, 1e-9) * weight[None, :, None]).sum(1)
+    left = np.maximum(turns - explained, 0.0)
+    rarer = explained + np.where(left > 0, left * np.log(np.maximum(left, 1e-9) / max(turns, 1)), 0.0)
+    totals = (
+        logs.sum(1) + np.where(explained <= turns, rarer, 0.0) - 0.15 * (width[0] - 2)
+    )  # a narrow window that fits as well says more
     best = np.unravel_index(int(totals.argmax()), totals.shape)
     strength, window = float(_QS[best[0]]), int(best[1])
     each, fits = logs[best[0], :, window], inside[:, window] > 0
@@ -302,4 +308,4 @@ def score(outcomes: Sequence[Outcome], observed_weight: float = 1.0) -> Score | 
     precise = yes & ((high - low)[:, 0] <= _PRECISE)
     surely = np.array([o.weight == 1.0 for o in outcomes])
     tallies = [int(x.sum()) for x in (yes, no, yes & own, no & own & surely, precise)]
-    return Score(float(each.sum()), float(each[own].sum()), lag, strength, *tallies)
+    return Score(float(totals[best]), float(each[own].sum()), lag, strength, *tallies)
