@@ -150,13 +150,17 @@ class Ground:
         if change.kind == "left":
             return False
         bracket = self.seen.bracket(change)
+        hidden = self.hidden(change) and bracket.before is not None and bracket.after is not None
+        return hidden and change.end - (bracket.before or 0) >= 30 and (bracket.after or 0) - change.end >= 30
+
+    def hidden(self, change: Change) -> bool:
+        """Whether nobody could say within hours when it was: neither by the thing nor by a place seen empty."""
+        bracket = self.seen.bracket(change)
         last, first = bracket.before, bracket.after
         if last is None or first is None or first - last < WIDE or first > self.asked:
             return False
         places = (change.old, change.new) if change.kind == "moved" else ()
-        if any(self.seen.share(place, last + 1, first - 1) > 0 for place in places):
-            return False  # an empty place tells when as well
-        return change.end - last >= 30 and first - change.end >= 30
+        return all(self.seen.share(place, last + 1, first - 1) == 0 for place in places)
 
     def seen_doing(self, change: Change) -> bool:
         """Whether one could see who opened or switched something: in view, and nobody else beside it."""

@@ -11,7 +11,7 @@ from itertools import pairwise
 from statistics import median
 
 from ..catalogue import COMING, GONE, ME
-from .ground import NARROW, TRIES, WIDE, Candidate, Ground, pick, sayable, unseen
+from .ground import NARROW, TRIES, Candidate, Ground, pick, sayable, unseen
 from .observed import Change
 from .wordings import DAY, PARTS, came, flipped, the, was
 
@@ -193,7 +193,7 @@ def changed(ground: Ground, answerable: bool) -> Candidate | None:
             continue
         if answerable and not all(_told(ground, moves, first, last) for moves in moved.values()):
             continue
-        wide = all(WIDE <= ground.seen.bracket(c).width < 10**6 for moves in moved.values() for c in moves)
+        wide = all(ground.hidden(c) for moves in moved.values() for c in moves)
         if not answerable and not (wide and _room_unseen(ground, room, first - 40, last + 40)):
             continue
         slots = {"room": room, "between": ground.times.between(first, last)}
