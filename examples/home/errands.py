@@ -204,7 +204,8 @@ class Errands:
         if made is None:
             return None
         goal, text = made
-        if any(goal.thing == e.goal.thing for e in [*self.open, *(w for w, _ in self.waiting)]):
+        pending = [e.goal for e in [*self.open, *(w for w, _ in self.waiting)]]
+        if any(goal.thing == g.thing or (goal.kind == "at" and goal.target == g.target) for g in pending):
             return None
         deadline = house.minute + self.rng.choice([75, 90, 105, 120])
         if goal.when_home:

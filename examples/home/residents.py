@@ -397,6 +397,9 @@ class Residents:
             cell = next((c for c in beside if c not in house.item_at and not house.occupied(c)), None)
         else:
             cells = [c for c in fixture.cells if c not in house.item_at and house.reachable(fixture)]
+            if place in self.reserved and len(cells) == 1:  # asked for in the meantime
+                resident.queue.insert(0, Bring(place))
+                return False
             cell = next((c for c in cells if _beside(person.cell, c)), next(iter(cells), None))
         if cell is None:
             resident.stuck += 1
