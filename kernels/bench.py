@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--commit", help="written as the commit where there is no git")
     parser.add_argument("--check", action="store_true", help="run the tests first; no figures if one fails")
     parser.add_argument(
-        "--workers", type=int, default=2, metavar="N", help="processes that compile, for each operation"
+        "--workers", type=int, default=3, metavar="N", help="processes that compile, for each operation"
     )
     parser.add_argument("--compile-only", type=int, metavar="WORKER", help=argparse.SUPPRESS)
     given = list(sys.argv[1:] if arguments is None else arguments)
