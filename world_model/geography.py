@@ -7,7 +7,7 @@ cells are seen. All of it is made of what records say, so that the same journal 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import networkx as nx
@@ -43,6 +43,7 @@ class Geography:
         self._taught: set[Cell] = set()
         self._rooms: dict[Cell, str] | None = None
         self._graph: nx.Graph | None = None
+        self._exits: tuple[Cell, ...] | None = None
 
     # ------------------------------------------------------------- what records say
 
@@ -143,13 +144,16 @@ class Geography:
     @property
     def exits(self) -> tuple[Cell, ...]:
         """Cells of doors that lead out of what is known: one side is free, what is behind was never seen."""
-        found = []
+        if self._exits is None:
+            self._exits = tuple(self._find_exits())
+        return self._exits
+
+    def _find_exits(self) -> Iterator[Cell]:
         for cell in sorted(self._fixtures):
             if cell in self.graph and self.graph.degree(cell) == 1:
                 (x, y) = next(iter(self.graph.neighbors(cell)))
                 if self.kind((2 * cell[0] - x, 2 * cell[1] - y)) is None:
-                    found.append(cell)
-        return tuple(found)
+                    yield cell
 
     def path(self, start: Cell, goal: Cell, *, beside: bool = False, avoid: Iterable[Cell] = ()) -> list[Cell] | None:
         """A shortest way from ``start`` to ``goal``, both included; None if none is known.
@@ -197,7 +201,7 @@ class Geography:
         return new
 
     def _forget_derived(self) -> None:
-        self._rooms = self._graph = None
+        self._rooms = self._graph = self._exits = None
 
     def _is_doorway(self, cell: Cell) -> bool:
         """Between two walls (or unknown) on one axis, with free cells on the other: people pass through it."""
