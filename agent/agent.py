@@ -19,10 +19,11 @@ from ..memory import Encoders, Memory, Settings
 from ..records import Answer, Event, Observation, Record, Trust
 from ..world_model import WorldModel
 from . import ledger
-from .answering import Asked, Finding, find
+from .answering import find
 from .body import Body, EnvBody, StepClock
 from .deliberating import Menu, PlannerProposer, Proposer, choose, menu_for
 from .eyes import Eyes, VideoEyes
+from .findings import Asked, Finding
 from .loop import Call, Heard, Life, LifeReport, Situation
 from .requests import open_requests
 from .state import NoState, StateKeeper

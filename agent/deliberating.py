@@ -10,7 +10,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..memory import Memory
@@ -34,6 +34,8 @@ class Menu:
     """Values that an argument of a tool can have; None: whatever its type allows; an empty list: it is not offered."""
     examples: Sequence[tuple[str, Call]] = ()
     """Requests with the right call, shown to the planner."""
+    put: Callable[[Record], str] = lambda told: str(told.payload["text"])
+    """How a request is put to the planner."""
 
 
 class Proposer(Protocol):
@@ -67,7 +69,7 @@ class PlannerProposer:
 
     def _ask(self, told: Record, menu: Menu, tools: Mapping[str, Tool], cancel: threading.Event) -> Call | None:
         """The best call with one of ``tools``; None for doing nothing."""
-        messages = _prompt(menu, str(told.payload["text"]))
+        messages = _prompt(menu, menu.put(told))
         schema = call_schema(Menu(tools, menu.options), nothing=len(tools) > 1)
         done = self._planner.chat(messages, schema=schema, max_tokens=160, cancel=cancel)
         chosen: dict[str, Any] = json.loads(done.text) if done.stopped == "end" else {"tool": _NOTHING}
@@ -134,7 +136,7 @@ def menu_for(told: Record, menu: Menu) -> Menu:
     if told.trust is Trust.OWNER:
         return menu
     allowed = {name: tool for name, tool in menu.tools.items() if tool.effect is not Effect.IRREVERSIBLE}
-    return Menu(allowed, menu.options, menu.examples)
+    return replace(menu, tools=allowed)
 
 
 def _choice(name: str, arguments: dict[str, Any]) -> dict[str, Any]:

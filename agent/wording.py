@@ -18,7 +18,7 @@ from ..memory import Memory
 from ..memory.journal import canonical
 from ..perception.statements import STATEMENT_SCHEMA, statement_prompt, statements_from_json
 from ..records import Record
-from .answering import Finding
+from .findings import Finding
 from .questions import QUERY_SCHEMA, Query, parse_question, query_from_json, question_prompt
 
 if TYPE_CHECKING:

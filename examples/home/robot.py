@@ -6,9 +6,9 @@ from what, is the world model's. This file puts them together.
 
 from __future__ import annotations
 
-import re
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -25,6 +25,7 @@ from perdure.agent import (
     Situation,
     recall_lessons,
 )
+from perdure.agent.deliberating import choose
 from perdure.agent.eyes import is_lesson, pose_of
 from perdure.memory import Memory
 from perdure.perception.lessons import read_lesson
@@ -35,7 +36,8 @@ from perdure.world_model import SceneWatcher
 from perdure.world_model.causes import CausalModel, Edge
 
 from . import skills
-from .skills import CLOSED, FLOOR, OPEN, Failed, Move, Skill
+from .requests import EXAMPLES, grounded, is_request, put
+from .skills import FLOOR, OPEN, Failed, Move, Skill
 
 ME = "me"
 _ACTS = {
@@ -54,6 +56,12 @@ _LEAST_GROUNDED = 0.2
 _RULE_PAUSE_S = 120
 _DAY = (8, 22)
 """Hours between which the robot tries things out unasked."""
+_KNOWN_LOOKS = 60
+"""A fixture must have been seen so often before a state of it can be unusual ..."""
+_RARE = 0.05
+"""... which it is if it was in it in no more of these looks."""
+_HANDLED_S = 3 * 3600
+"""What the robot itself handled so recently does not surprise it."""
 _UNASKED = ("look_into", "try_out")
 _CHOICES = 8
 _WALK_MINUTES = 12
@@ -68,10 +76,6 @@ _FRAME_BUDGET = 48 * 2**20
 """Bytes of pictures that are kept; older ones fade."""
 _REST_S = 6 * 3600
 _COMPANY_S = 20 * 60
-_THROW = frozenset("throw bin rid trash discard dispose garbage rubbish".split())
-_WHENEVER = frozenset({"whenever", "always", "never", "ever", "every"})
-_ALWAYS = _WHENEVER | {"if", "keep", "times", "when"}
-_WHEN_HOME = frozenset("when once soon after back home returns arrives".split())
 
 
 @dataclass
@@ -107,6 +111,16 @@ class Trial:
     undone: bool = False
 
 
+@dataclass(frozen=True)
+class _Surprise:
+    """Something that is not as it usually is."""
+
+    event: Record
+    fixture: str
+    state: str
+    usual: str
+
+
 @dataclass
 class Memo:
     """What the robot must not forget and no record says."""
@@ -138,8 +152,8 @@ class HomeRobot(Agent):
         self._idle_next: int | None = None
         self._visited: dict[str, float] = {}
         self._busy = False
+        self._surprise: _Surprise | None = None
         self._make_proposer: Callable[[], Proposer] | None = None
-        self._speakers: dict[int, str] = {}
 
     # ------------------------------------------------------------ the body, for skills
 
@@ -258,7 +272,7 @@ class HomeRobot(Agent):
         speaker = str(state.get("speaker", "other"))
         by_app = state.get("channel") == "app"
         facts = parse_statements(text, observation.time, self._zone(), speaker)
-        asks = not read_lesson(text) and (_REQUEST.search(text) is not None or (by_app and not facts))
+        asks = not read_lesson(text) and (is_request(text) or (by_app and not facts))
         return Heard(speaker, Trust.OWNER if by_app else Trust.OTHER, request=asks)
 
     def taken_in(self, records: Sequence[Record], observation: Observation) -> None:
@@ -266,6 +280,8 @@ class HomeRobot(Agent):
             self.world.apply(record)
             if record.kind == "lesson":
                 self._shown_s = record.start.timestamp()
+            elif record.kind == "event" and self._surprise is None:
+                self._surprise = self._surprising(record)
         state = observation.state or {}
         self._pose = pose_of(observation)
         self._holding, self._bumped = bool(state.get("holding")), bool(state.get("bumped"))
@@ -293,7 +309,7 @@ class HomeRobot(Agent):
     @property
     def menu(self) -> Menu:
         asked_for = {name: found for name, found in self.tools.items() if name not in _UNASKED}
-        return Menu(asked_for, self._options, _EXAMPLES)
+        return Menu(asked_for, self._options, EXAMPLES, put)
 
     def _options(self, tool_name: str, argument: str) -> Sequence[str] | None:
         fold = self.world.fold
@@ -316,8 +332,8 @@ class HomeRobot(Agent):
         told = self.memory.journal.get([call.cause])[call.cause] if call.cause is not None else None
         if told is None:
             return 0.0
-        grounded = _grounded(str(told.payload["text"]), str(told.payload["speaker"]), call)
-        return 0.0 if grounded < _LEAST_GROUNDED else grounded * self._feasible(call)
+        share = grounded(str(told.payload["text"]), str(told.payload["speaker"]), call)
+        return 0.0 if share < _LEAST_GROUNDED else share * self._feasible(call)
 
     def _feasible(self, call: Call) -> float:
         arguments = call.arguments
@@ -391,13 +407,46 @@ class HomeRobot(Agent):
 
     def wants_to_deliberate(self, observation: Observation, pending: list[int]) -> bool:
         self._busy = bool(pending)
-        return bool(pending) and not self._in_lesson()
+        return (bool(pending) or self._surprise is not None) and not self._in_lesson()
 
     def deliberate(self, situation: Situation, cancel: Any) -> Call | None:
+        if situation.request is None:
+            surprise, self._surprise = self._surprise, None
+            return None if surprise is None else self._wonder(surprise, cancel)
         call = super().deliberate(situation, cancel)
         if call is not None and call.tool in ("always", "bring_when_home"):
             return Call(call.tool, {**call.arguments, "cause": situation.request}, call.cause)
         return call
+
+    def _surprising(self, event: Record) -> _Surprise | None:
+        """A fixture that is in a state in which it hardly ever was, and that nobody is seen to have brought about."""
+        scene = event.payload["media"].get("scene") or {}
+        for entry in scene.get("fixtures", ()):
+            name, state = entry["name"], entry["state"]
+            looks: Counter[str] = Counter()
+            life = self.world.fold.fixtures.get(name)
+            for stay in life.stays if life is not None else ():
+                looks[stay.value] += stay.looks
+            usual = max(looks, key=lambda value: looks[value], default=state)
+            handled = name in self.state.not_usable or any(
+                thing == name and self._now_s - at < _HANDLED_S for at, _, thing, _ in self.world.fold.acts[-200:]
+            )
+            seen_there = entry.get("by") or entry.get("near") or scene.get("people")
+            rare = looks.total() >= _KNOWN_LOOKS and looks[state] <= _RARE * looks.total()
+            if entry.get("was") and rare and usual in self.states_of(name) and not (handled or seen_there):
+                return _Surprise(event, name, state, usual)
+        return None
+
+    def _wonder(self, surprise: _Surprise, cancel: Any) -> Call | None:
+        """Let the planner decide whether something unusual is to be put right."""
+        if self.proposer is None or self.world.state_of(surprise.fixture).value != surprise.state:
+            return None
+        text = f"The {surprise.fixture} is {surprise.state} and nobody is there. It is usually {surprise.usual}."
+        matter = replace(surprise.event, payload={"text": text, "speaker": ""})
+        values = {"fixture": [surprise.fixture], "state": list(self.states_of(surprise.fixture))}
+        menu = Menu({"set": self.tools["set"]}, lambda tool, argument: values.get(argument), EXAMPLES, put)
+        found = self.proposer.propose(matter, menu, cancel)
+        return choose(self.memory, matter, found, lambda call: float(call.arguments["state"] == surprise.usual))
 
     def still_wants(self, told: Record) -> bool:
         return datetime.fromtimestamp(self._now_s, told.start.tzinfo) - told.start < _PATIENCE
@@ -482,62 +531,3 @@ class HomeRobot(Agent):
         from zoneinfo import ZoneInfo
 
         return ZoneInfo(self.memory.settings.zone)
-
-
-_REQUEST = re.compile(
-    r"^(?:please|could you|can you|would you|will you|turn|switch|put|bring|take|give|fetch|open|close|shut|throw|hand|"
-    r"get|carry|store|whenever|always|when|once|if|as soon as|make sure|i need|i would like|i'd like|get rid)\b"
-    r"|\bplease\b|\bshould (?:be|go)\b",
-    re.IGNORECASE,
-)
-
-_EXAMPLES: tuple[tuple[str, Call], ...] = (
-    ("Once Clara is back, hand her the glasses.", Call("bring_when_home", {"thing": "glasses", "person": "Clara"})),
-    ("What a lovely day!", Call("nothing", {})),
-    ("Get rid of the newspaper.", Call("throw_away", {"thing": "newspaper"})),
-    (
-        "Whenever the bedroom window is open, close it.",
-        Call("always", {"fixture": "bedroom window", "state": "closed"}),
-    ),
-    ("Could you turn the radio off?", Call("set", {"fixture": "radio", "state": "off"})),
-    ("Open the fridge.", Call("set", {"fixture": "fridge", "state": "open"})),
-    ("Shut the study door.", Call("set", {"fixture": "study door", "state": "closed"})),
-    ("Please carry the umbrella to the bed.", Call("bring", {"thing": "umbrella", "to": "bed"})),
-    ("Bring me the book. (Anna)", Call("bring", {"thing": "book", "to": "Anna"})),
-    ("Could you put the phone on the hall hook?", Call("bring", {"thing": "phone", "to": "hall hook"})),
-    ("Hand the bag to Clara, please.", Call("bring", {"thing": "bag", "to": "Clara"})),
-)
-
-
-def _grounded(text: str, speaker: str, call: Call) -> float:
-    """Share of a call's arguments that the request speaks of, from 0 to 1: what nobody mentioned is not meant."""
-    said = set(re.findall(r"[a-z]+", text.lower()))
-    said |= {word[:-1] for word in said if word.endswith("s")}
-    score = 1.0
-    for name, value in call.arguments.items():
-        if name in ("state", "cause"):
-            continue
-        if value == speaker and said & {"me", "i"}:
-            continue
-        words = str(value).lower().split()
-        share = sum(word in said for word in words) / len(words)
-        score *= share**2
-    if call.tool == "bring_when_home" and not said & _WHEN_HOME:
-        score *= 0.1
-    if call.tool == "throw_away" and not said & _THROW:
-        return 0.0  # it cannot be had back: the words must say so
-    if call.tool == "always" and not said & _ALWAYS:
-        score *= 0.1
-    if call.tool != "always" and said & _WHENEVER:
-        score *= 0.3
-    if call.tool == "set":
-        score *= 1.0 if _STATE_WORDS.get(call.arguments["state"], said) & said else 0.5
-    return score
-
-
-_STATE_WORDS = {
-    "on": {"on"},
-    "off": {"off"},
-    OPEN: {"open", "opened"},
-    CLOSED: {"close", "closed", "shut"},
-}

@@ -1,0 +1,90 @@
+"""How requests are worded: what is one, what they look like, and whether a call is what a request speaks of.
+
+It knows English words and calls; it decides nothing.
+"""
+
+from __future__ import annotations
+
+import re
+
+from perdure.agent import Call
+from perdure.records import Record
+
+from .skills import CLOSED, OPEN
+
+_THROW = frozenset("throw bin rid trash discard dispose garbage rubbish".split())
+_WHENEVER = frozenset({"whenever", "always", "never", "ever", "every"})
+_ALWAYS = _WHENEVER | {"if", "keep", "times", "when"}
+_WHEN_HOME = frozenset("when once soon after back home returns arrives".split())
+_REQUEST = re.compile(
+    r"^(?:please|could you|can you|would you|will you|turn|switch|put|bring|take|give|fetch|open|close|shut|throw|hand|"
+    r"get|carry|store|whenever|always|when|once|if|as soon as|make sure|i need|i would like|i'd like|get rid)\b"
+    r"|\bplease\b|\bshould (?:be|go)\b",
+    re.IGNORECASE,
+)
+
+
+def is_request(text: str) -> bool:
+    """Whether words ask for something to be done."""
+    return _REQUEST.search(text) is not None
+
+
+def put(told: Record) -> str:
+    """A request with who asks, as the planner reads it: ``Bring me the book. (Anna)``."""
+    text, speaker = str(told.payload["text"]), str(told.payload["speaker"])
+    return f"{text} ({speaker})" if speaker else text
+
+
+EXAMPLES: tuple[tuple[str, Call], ...] = (
+    (
+        "Once Clara is back, hand her the glasses. (Anna)",
+        Call("bring_when_home", {"thing": "glasses", "person": "Clara"}),
+    ),
+    ("What a lovely day! (Anna)", Call("nothing", {})),
+    ("Get rid of the newspaper. (Anna)", Call("throw_away", {"thing": "newspaper"})),
+    (
+        "Whenever the bedroom window is open, close it. (Anna)",
+        Call("always", {"fixture": "bedroom window", "state": "closed"}),
+    ),
+    ("Could you turn the radio off? (Anna)", Call("set", {"fixture": "radio", "state": "off"})),
+    ("Open the fridge. (Anna)", Call("set", {"fixture": "fridge", "state": "open"})),
+    ("Shut the study door. (Anna)", Call("set", {"fixture": "study door", "state": "closed"})),
+    ("Please carry the umbrella to the bed. (Anna)", Call("bring", {"thing": "umbrella", "to": "bed"})),
+    ("Bring me the book. (Anna)", Call("bring", {"thing": "book", "to": "Anna"})),
+    ("Could you put the phone on the hall hook? (Anna)", Call("bring", {"thing": "phone", "to": "hall hook"})),
+    ("Hand the bag to Clara, please. (Anna)", Call("bring", {"thing": "bag", "to": "Clara"})),
+)
+
+
+def grounded(text: str, speaker: str, call: Call) -> float:
+    """Share of a call's arguments that the request speaks of, from 0 to 1: what nobody mentioned is not meant."""
+    said = set(re.findall(r"[a-z]+", text.lower()))
+    said |= {word[:-1] for word in said if word.endswith("s")}
+    score = 1.0
+    for name, value in call.arguments.items():
+        if name in ("state", "cause"):
+            continue
+        if value == speaker and said & {"me", "i"}:
+            continue
+        words = str(value).lower().split()
+        share = sum(word in said for word in words) / len(words)
+        score *= share**2
+    if call.tool == "bring_when_home" and not said & _WHEN_HOME:
+        score *= 0.1
+    if call.tool == "throw_away" and not said & _THROW:
+        return 0.0  # it cannot be had back: the words must say so
+    if call.tool == "always" and not said & _ALWAYS:
+        score *= 0.1
+    if call.tool != "always" and said & _WHENEVER:
+        score *= 0.3
+    if call.tool == "set":
+        score *= 1.0 if _STATE_WORDS.get(call.arguments["state"], said) & said else 0.5
+    return score
+
+
+_STATE_WORDS = {
+    "on": {"on"},
+    "off": {"off"},
+    OPEN: {"open", "opened"},
+    CLOSED: {"close", "closed", "shut"},
+}
