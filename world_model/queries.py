@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -54,10 +55,10 @@ class Queries:
         values = {estimate.value for estimate in found}
         if len(found) == 1 or (len(values) == 1 and None not in values):
             return max(found, key=lambda e: e.confidence)
-        unique = lives[0].name not in self.fold.several
         placed = [estimate for estimate in found if estimate.value is not None]
-        if unique and len(placed) == 1:  # the others are misreads, or left long ago
-            return placed[0]
+        if len(placed) == 1:  # the others are misreads, or had left the home, or had not come
+            sure = placed[0].confidence * (0.8 if lives[0].name in self.fold.several else 1.0)
+            return replace(placed[0], confidence=round(sure, 3))
         known = [f"{life.id} {e.value or 'not known'}" for life, e in zip(lives, found, strict=True)]
         return Estimate(None, f"there are {len(lives)}: {', '.join(known)}", _joined(found))
 
