@@ -38,6 +38,7 @@ def rows(device: torch.device, quick: bool) -> Iterator[dict[str, Any]]:
         yield from _model(device, *model)
     yield from _ragged(device)
     if not quick:
+        yield from _tiles(device)
         yield from _paged(device)
         yield from _flex(device)
 
@@ -172,6 +173,24 @@ def _ragged(device: torch.device) -> Iterator[dict[str, Any]]:
         larger_is_better=False,
     )  # fmt: skip
     yield row(_NAME, "8B ragged 1k to 58k with bias", "rate", caches[0].nbytes / timing.median_s * 1e-12, "TB/s")
+
+
+def _tiles(device: torch.device) -> Iterator[dict[str, Any]]:
+    """Other tiles than those of the table (`launch.config_for`), so that the next reader need not guess."""
+    from .launch import Config, ragged_triton
+
+    q = torch.randn(1, 32, 1, 128, device=device, dtype=torch.bfloat16)
+    tiles = {
+        "int8": (Config(8, 128, 2, 3, 2, swap=True, peel=True), Config(8, 64, 2, 3, 4, swap=True)),
+        "int4": (Config(8, 64, 2, 3, 4, swap=True),),
+    }
+    for format, configs in tiles.items():
+        caches = [_cache(*_kv(1, 8, 32768, 128, device), format) for _ in range(4 if format == "int8" else 6)]
+        for config in configs:
+            attend = partial(ragged_triton, q, scale=128**-0.5, config=config, split=True)
+            timing = measure([partial(attend, cache=cache) for cache in caches])
+            case = f"8B B1 32/8 hd128 32k {format}, tiles of {config.block_n} keys, {config.warps} warps"
+            yield row(_NAME, case, "time", timing.median_s * 1e6, "us", spread=timing.spread_s * 1e6)
 
 
 def _paged(device: torch.device) -> Iterator[dict[str, Any]]:

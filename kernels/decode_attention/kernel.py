@@ -135,12 +135,21 @@ def _extent(
 
 
 @triton.jit
-def _scores(q_MD, k_DN, acc, SWAP: tl.constexpr):
-    """acc (or None) + q k, held as [M, N] or, swapped, as [N, M]."""
+def _scores(q, k_DN, acc, SWAP: tl.constexpr):
+    """acc (or None) + q k, held as [M, N] or, swapped (q is [D, M] then), as [N, M]."""
     if SWAP:
-        return tl.dot(tl.trans(k_DN), tl.trans(q_MD), acc)
+        return tl.dot(tl.trans(k_DN), q, acc)
     else:
-        return tl.dot(q_MD, k_DN, acc)
+        return tl.dot(q, k_DN, acc)
+
+
+@triton.jit
+def _scaled(q, step_D, ASM: tl.constexpr, SWAP: tl.constexpr):
+    """The queries times a step per channel, in bfloat16."""
+    if SWAP:
+        return _product(q, tl.broadcast_to(step_D[:, None], q.shape), ASM)
+    else:
+        return _product(q, tl.broadcast_to(step_D[None, :], q.shape), ASM)
 
 
 @triton.jit
@@ -249,13 +258,17 @@ def ragged_kernel(
         query_M = row_M // HEADS
         head_M = row_M % HEADS
         q_at_M = b * q_b + (h * HEADS + head_M) * q_h + query_M.to(tl.int64) * q_s
-        if FORMAT == 3:
-            half_D = tl.arange(0, D // 2)
-            q_MD = tl.load(q_ptr + q_at_M[:, None] + half_D[None, :], mask=used_M[:, None], other=0.0)
-            qb_MD = tl.load(q_ptr + q_at_M[:, None] + half_D[None, :] + D // 2, mask=used_M[:, None], other=0.0)
+        q_lane_D = tl.arange(0, D // 2 if FORMAT == 3 else D)
+        if SWAP:
+            q_at = q_at_M[None, :] + q_lane_D[:, None]
+            q_used = used_M[None, :]
         else:
-            q_MD = tl.load(q_ptr + q_at_M[:, None] + tl.arange(0, D)[None, :], mask=used_M[:, None], other=0.0)
-            qb_MD = q_MD
+            q_at = q_at_M[:, None] + q_lane_D[None, :]
+            q_used = used_M[:, None]
+        q_MD = tl.load(q_ptr + q_at, mask=q_used, other=0.0)
+        qb_MD = q_MD
+        if FORMAT == 3:
+            qb_MD = tl.load(q_ptr + q_at + D // 2, mask=q_used, other=0.0)
         qpos_M = query_M.to(tl.int64)
         if POS > 0:
             qpos_M = tl.load(qpos_ptr + b * queries + query_M, mask=used_M, other=0)
@@ -263,7 +276,7 @@ def ragged_kernel(
         m_M = tl.full([BLOCK_M], float("-inf"), tl.float32)
         l_ML = tl.zeros([BLOCK_M, BLOCK_N if LAZY else 1], tl.float32)
         z_ML = tl.zeros([BLOCK_M, BLOCK_N if LAZY else 1], tl.float32)
-        width: tl.constexpr = D // 2 if FORMAT >= 2 else D
+        width: tl.constexpr = D // 2 if FORMAT == 3 else D
         acc_MD = tl.zeros([width if SWAP else BLOCK_M, BLOCK_M if SWAP else width], tl.float32)
         accb_MD = tl.zeros([width if SWAP else BLOCK_M, BLOCK_M if SWAP else width], tl.float32)
 
@@ -313,7 +326,7 @@ def ragged_kernel(
             slot = (program + segment * row_tiles + row_tile).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
             to_MD = part_ptr + slot[:, None] * D + lane_D[None, :]
             tl.store(to_MD, acc_MD, mask=used_M[:, None])
-            if FORMAT >= 2:
+            if FORMAT == 3:
                 tl.store(to_MD + D // 2, accb_MD, mask=used_M[:, None])
             tl.store(stat_ptr + slot * 2, m_M, mask=used_M)
             tl.store(stat_ptr + slot * 2 + 1, l_M, mask=used_M)
@@ -323,7 +336,7 @@ def ragged_kernel(
             out_row_M = (segment.to(tl.int64) * HEADS + head_M) * queries + query_M
             to_MD = out_ptr + out_row_M[:, None] * D + lane_D[None, :]
             tl.store(to_MD, (acc_MD * inverse_M[:, None]).to(out_ptr.dtype.element_ty), mask=used_M[:, None])
-            if FORMAT >= 2:
+            if FORMAT == 3:
                 tl.store(
                     to_MD + D // 2, (accb_MD * inverse_M[:, None]).to(out_ptr.dtype.element_ty), mask=used_M[:, None]
                 )
@@ -362,12 +375,12 @@ def _prefix(
     if FORMAT >= 2:
         up_MD = (q16_MD.to(tl.float32) * UP).to(LOW)
         upb_MD = (qb16_MD.to(tl.float32) * UP).to(LOW)
-    factor_q_M = tl.full([q_MD.shape[0]], 1.0, tl.float32)
     if FORMAT == 1:  # the row's greatest magnitude becomes 1, so that float16 holds any query
         q32_MD = q_MD.to(tl.float32)
-        factor_q_M = tl.max(tl.abs(q32_MD), 1)
+        factor_q_M = tl.max(tl.abs(q32_MD), 0 if SWAP else 1)
         factor_q_M = tl.where(factor_q_M > 0, factor_q_M, 1.0)
-        qn_MD = (q32_MD / factor_q_M[:, None]).to(tl.float16)
+        over_MD = factor_q_M[None, :] if SWAP else factor_q_M[:, None]
+        qn_MD = (q32_MD / over_MD).to(tl.float16)
     for tile in tl.range(first, last, num_stages=STAGES):
         at = low + tile * BLOCK_N
         index_N = at + tl.arange(0, BLOCK_N)
@@ -396,23 +409,28 @@ def _prefix(
             s_MN = _upright(_scores(qn_MD, k16_DN, None, SWAP), SWAP) * (factor_q_M * scale2)[:, None]
         elif FORMAT == 2:
             step_D = tl.load(kscale_ptr + group.to(tl.int64) * D + lane_D).to(LOW)
-            qs_MD = _product(up_MD, tl.broadcast_to(step_D[None, :], up_MD.shape), ASM)
+            qs_MD = _scaled(up_MD, step_D, ASM, SWAP)
             k16_DN = tl.trans(_from_int8(k_ND, ASM, PURE_K))
-            less_M = tl.sum(qs_MD.to(tl.float32), 1) * LESS  # 128 is in every code
-            s = _upright(_scores(qs_MD, k16_DN, None, SWAP), SWAP)
-            s_MN = (s + less_M[:, None]) * (scale2 * DOWN)
+            # 128 is in every code: a second product, with a tile of ones, needs no exchange between threads
+            ones = _scores(qs_MD, tl.full([D, BLOCK_N], 1.0, LOW), None, SWAP)
+            s = _scores(qs_MD, k16_DN, None, SWAP) + ones * LESS
+            s_MN = _upright(s, SWAP) * (scale2 * DOWN)
         else:
             word_D = tl.load(kscale_ptr + group.to(tl.int64) * D + lane_D)
             wordb_D = tl.load(kscale_ptr + group.to(tl.int64) * D + D // 2 + lane_D)
             step_D, low_D = _apart(word_D, ASM)
             stepb_D, lowb_D = _apart(wordb_D, ASM)
-            qs_MD = _product(up_MD, tl.broadcast_to(step_D[None, :], up_MD.shape), ASM)
-            qsb_MD = _product(upb_MD, tl.broadcast_to(stepb_D[None, :], up_MD.shape), ASM)
+            qs_MD = _scaled(up_MD, step_D, ASM, SWAP)
+            qsb_MD = _scaled(upb_MD, stepb_D, ASM, SWAP)
             lo_ND, hi_ND = _from_int4(k_ND, ASM, PURE_K)
             # the group's low is the same for all of its keys
-            low_MD = q16_MD.to(tl.float32) * low_D.to(tl.float32)[None, :]
-            low_MD += qb16_MD.to(tl.float32) * lowb_D.to(tl.float32)[None, :]
-            low_M = tl.sum(low_MD, 1) * scale2
+            low32_D = low_D.to(tl.float32)
+            lowb32_D = lowb_D.to(tl.float32)
+            if SWAP:
+                low_MD = q16_MD.to(tl.float32) * low32_D[:, None] + qb16_MD.to(tl.float32) * lowb32_D[:, None]
+            else:
+                low_MD = q16_MD.to(tl.float32) * low32_D[None, :] + qb16_MD.to(tl.float32) * lowb32_D[None, :]
+            low_M = tl.sum(low_MD, 0 if SWAP else 1) * scale2
             s = _scores(qs_MD, tl.trans(lo_ND), None, SWAP)
             s = _scores(qsb_MD, tl.trans(hi_ND), s, SWAP)
             s_MN = _upright(s, SWAP) * (scale2 * DOWN) + low_M[:, None]
@@ -430,12 +448,7 @@ def _prefix(
             s_MN = tl.where(keep_MN, s_MN, float("-inf"))
         p_MN, factor_M, m_M, l_ML = _update(s_MN, m_M, l_ML, LAZY)
         # values
-        if FORMAT == 2:  # in halves: a wider row would be written to shared memory with bank conflicts
-            half_ND = row_N[:, None] * D + tl.arange(0, D // 2)[None, :]
-            v_ND = _load(v_ptr + row0 * D + half_ND, seen_N[:, None], MASK)
-            vb_ND = _load(v_ptr + row0 * D + half_ND + D // 2, seen_N[:, None], MASK)
-        else:
-            v_ND = _load(v_ptr + row0 * width + at_ND, seen_N[:, None], MASK)
+        v_ND = _load(v_ptr + row0 * width + at_ND, seen_N[:, None], MASK)
         if FORMAT == 0:
             acc_MD = _add_values(p_MN.to(v_ND.dtype), v_ND, acc_MD, factor_M, SWAP)
         elif FORMAT == 1:
@@ -452,7 +465,6 @@ def _prefix(
             z_ML = z_ML * factor_M[:, None] + out_ML
             if FORMAT == 2:
                 acc_MD = _add_values(ps_MN, _from_int8(v_ND, ASM, PURE_V), acc_MD, factor_M, SWAP)
-                accb_MD = _add_values(ps_MN, _from_int8(vb_ND, ASM, PURE_V), accb_MD, factor_M, SWAP)
             else:
                 lo_ND, hi_ND = _from_int4(v_ND, ASM, PURE_V)
                 acc_MD = _add_values(ps_MN, lo_ND, acc_MD, factor_M, SWAP)
@@ -470,7 +482,7 @@ def _tail(
     """The key tiles first .. last of the new tokens; rows stand at tokens least .. greatest."""
     width: tl.constexpr = D // 2 if FORMAT == 3 else D
     lane_D = tl.arange(0, width)
-    half_D = tl.arange(0, D // 2 if FORMAT >= 2 else D)
+    half_D = tl.arange(0, width)
     scale2 = scale * _LOG2E
     last = tl.minimum(last, greatest // BLOCK_N + 1)
     if WINDOW:
@@ -492,7 +504,7 @@ def _tail(
         p_MN, factor_M, m_M, l_ML = _update(s_MN, m_M, l_ML, LAZY)
         v_ND = tl.load(v_at_ND, mask=seen_N[:, None], other=0.0)
         acc_MD = _add_values(p_MN.to(v_ND.dtype), v_ND, acc_MD, factor_M, SWAP)
-        if FORMAT >= 2:
+        if FORMAT == 3:
             v_ND = tl.load(v_at_ND + D // 2, mask=seen_N[:, None], other=0.0)
             accb_MD = _add_values(p_MN.to(v_ND.dtype), v_ND, accb_MD, factor_M, SWAP)
     return m_M, l_ML, z_ML, acc_MD, accb_MD
