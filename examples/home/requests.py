@@ -6,12 +6,14 @@ It knows English words and calls; it decides nothing.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from perdure.agent import Call
 from perdure.records import Record
 
 from .skills import CLOSED, OPEN
 
+_ME = frozenset({"me", "i"})
 _THROW = frozenset("throw bin rid trash discard dispose garbage rubbish".split())
 _WHENEVER = frozenset({"whenever", "always", "never", "ever", "every"})
 _ALWAYS = _WHENEVER | {"if", "keep", "times", "when"}
@@ -41,7 +43,7 @@ EXAMPLES: tuple[tuple[str, Call], ...] = (
         Call("bring_when_home", {"thing": "glasses", "person": "Clara"}),
     ),
     ("What a lovely day! (Anna)", Call("nothing", {})),
-    ("Get rid of the newspaper. (Anna)", Call("throw_away", {"thing": "newspaper"})),
+    ("Please get rid of the newspaper. (Anna)", Call("throw_away", {"thing": "newspaper"})),
     (
         "Whenever the bedroom window is open, close it. (Anna)",
         Call("always", {"fixture": "bedroom window", "state": "closed"}),
@@ -53,18 +55,33 @@ EXAMPLES: tuple[tuple[str, Call], ...] = (
     ("Bring me the book. (Anna)", Call("bring", {"thing": "book", "to": "Anna"})),
     ("Could you put the phone on the hall hook? (Anna)", Call("bring", {"thing": "phone", "to": "hall hook"})),
     ("Hand the bag to Clara, please. (Anna)", Call("bring", {"thing": "bag", "to": "Clara"})),
+    ("Throw away the ticket. (Anna)", Call("throw_away", {"thing": "ticket"})),
+    ("Give Ben the scarf. (Anna)", Call("bring", {"thing": "scarf", "to": "Ben"})),
 )
+
+
+def spoken_of(names: Sequence[str], text: str, speaker: str) -> list[str]:
+    """The names that a request speaks of; all of them if it speaks of none. ``me`` is who speaks, else ``I``."""
+    said = _words(text)
+    found = [name for name in names if set(name.lower().split()) <= said or (name == speaker and "me" in said)]
+    if not found and "i" in said:
+        found = [name for name in names if name == speaker]
+    return found or list(names)
+
+
+def _words(text: str) -> set[str]:
+    said = set(re.findall(r"[a-z]+", text.lower()))
+    return said | {word[:-1] for word in said if word.endswith("s")}
 
 
 def grounded(text: str, speaker: str, call: Call) -> float:
     """Share of a call's arguments that the request speaks of, from 0 to 1: what nobody mentioned is not meant."""
-    said = set(re.findall(r"[a-z]+", text.lower()))
-    said |= {word[:-1] for word in said if word.endswith("s")}
+    said = _words(text)
     score = 1.0
     for name, value in call.arguments.items():
         if name in ("state", "cause"):
             continue
-        if value == speaker and said & {"me", "i"}:
+        if value == speaker and said & _ME:
             continue
         words = str(value).lower().split()
         share = sum(word in said for word in words) / len(words)

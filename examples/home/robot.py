@@ -36,7 +36,7 @@ from perdure.world_model import SceneWatcher
 from perdure.world_model.causes import CausalModel, Edge
 
 from . import skills
-from .requests import EXAMPLES, grounded, is_request, put
+from .requests import EXAMPLES, grounded, is_request, put, spoken_of
 from .skills import FLOOR, OPEN, Failed, Move, Skill
 
 ME = "me"
@@ -66,6 +66,8 @@ _UNASKED = ("look_into", "try_out")
 _CHOICES = 8
 _WALK_MINUTES = 12
 """Time to get to where an effect may show, on top of what it may take to come about."""
+_BETWEEN_TRIALS_S = 1500
+"""After a trial the robot just watches for so long: who does what is not learned by trying things out."""
 _KEPT_MINUTES = 9
 """What the owner wants otherwise is tried out for no longer."""
 _KEEN_S = 1200
@@ -129,6 +131,7 @@ class Memo:
     waiting: list[Waiting] = field(default_factory=list)
     looked_into: dict[str, float] = field(default_factory=dict)
     trial: Trial | None = None
+    next_trial_s: float = 0.0
     not_usable: list[str] = field(default_factory=list)
     """Fixtures that cannot be set by hand."""
     rested_s: float = 0.0
@@ -153,6 +156,7 @@ class HomeRobot(Agent):
         self._visited: dict[str, float] = {}
         self._busy = False
         self._surprise: _Surprise | None = None
+        self._considered: Record | None = None
         self._make_proposer: Callable[[], Proposer] | None = None
 
     # ------------------------------------------------------------ the body, for skills
@@ -309,7 +313,14 @@ class HomeRobot(Agent):
     @property
     def menu(self) -> Menu:
         asked_for = {name: found for name, found in self.tools.items() if name not in _UNASKED}
-        return Menu(asked_for, self._options, EXAMPLES, put)
+        return Menu(asked_for, self._spoken, EXAMPLES, put)
+
+    def _spoken(self, tool_name: str, argument: str) -> Sequence[str] | None:
+        """What an argument can be, as far as the request speaks of it."""
+        values, told = self._options(tool_name, argument), self._considered
+        if not values or told is None or argument == "state":
+            return values
+        return spoken_of(values, str(told.payload["text"]), str(told.payload["speaker"]))
 
     def _options(self, tool_name: str, argument: str) -> Sequence[str] | None:
         fold = self.world.fold
@@ -376,11 +387,11 @@ class HomeRobot(Agent):
                 return Call("look_into", {"container": name})
         trial: Trial | None = self.state.trial
         if trial is None:
-            return self._begin_trial()
+            return self._begin_trial() if self._now_s >= self.state.next_trial_s else None
         if self._now_s < trial.until_s:
             return None
         if trial.undone:
-            self.state.trial = None
+            self.state.trial, self.state.next_trial_s = None, self._now_s + _BETWEEN_TRIALS_S
             return None
         trial.undone, trial.until_s = True, self._now_s + 60 * trial.minutes
         return Call("try_out", {"fixture": trial.fixture, "state": trial.old})
@@ -413,6 +424,7 @@ class HomeRobot(Agent):
         if situation.request is None:
             surprise, self._surprise = self._surprise, None
             return None if surprise is None else self._wonder(surprise, cancel)
+        self._considered = self.memory.journal.get([situation.request]).get(situation.request)
         call = super().deliberate(situation, cancel)
         if call is not None and call.tool in ("always", "bring_when_home"):
             return Call(call.tool, {**call.arguments, "cause": situation.request}, call.cause)
