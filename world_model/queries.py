@@ -271,7 +271,7 @@ class Queries:
                 return Estimate(None, f"nobody looked {_clock(before.last)} to {_clock(after.first)}", evidence)
             reason = f"so when seen {_clock(before.last)} and {_clock(after.first)}; nobody looked between"
             return Estimate(before.value, reason, evidence, round(SEEN * stayed, 3))
-        if before.gone is None and after.since is not None and t <= after.since:
+        if before.gone is None and t - before.last <= step:
             sure = SEEN * math.exp(-self._rate(life) * (t - before.last))
             return Estimate(before.value, f"last seen so {_clock(before.last)}", evidence, round(sure, 3))
         if before.gone is not None and t >= before.gone and before.taken_by and after.value != before.taken_by:
