@@ -42,7 +42,6 @@ EXAMPLES: tuple[tuple[str, Call], ...] = (
         "Once Clara is back, hand her the glasses. (Anna)",
         Call("bring_when_home", {"thing": "glasses", "person": "Clara"}),
     ),
-    ("What a lovely day! (Anna)", Call("nothing", {})),
     ("Please get rid of the newspaper. (Anna)", Call("throw_away", {"thing": "newspaper"})),
     (
         "Whenever the bedroom window is open, close it. (Anna)",
@@ -56,6 +55,7 @@ EXAMPLES: tuple[tuple[str, Call], ...] = (
     ("Could you put the phone on the hall hook? (Anna)", Call("bring", {"thing": "phone", "to": "hall hook"})),
     ("Hand the bag to Clara, please. (Anna)", Call("bring", {"thing": "bag", "to": "Clara"})),
     ("Throw away the ticket. (Anna)", Call("throw_away", {"thing": "ticket"})),
+    ("The leaflet can go in the bin. (Anna)", Call("throw_away", {"thing": "leaflet"})),
     ("Give Ben the scarf. (Anna)", Call("bring", {"thing": "scarf", "to": "Ben"})),
 )
 

@@ -214,7 +214,7 @@ class HomeRobot(Agent):
 
     @tool(effect="irreversible", timeout_s=4200, recover=is_gone)
     def throw_away(self, thing: str) -> Generator[int, Observation, str]:
-        """Put a thing into the bin for good."""
+        """Throw a thing away, get rid of it for good."""
         yield from self._empty_hand(thing)
         if not self._holding:
             yield from skills.take(self, thing)
@@ -324,18 +324,19 @@ class HomeRobot(Agent):
 
     def _options(self, tool_name: str, argument: str) -> Sequence[str] | None:
         fold = self.world.fold
-        fixtures = sorted(name for name in fold.fixtures if len(self.states_of(name)) > 1)
+        can_be_set = sorted(name for name in fold.fixtures if len(self.states_of(name)) > 1)
         if argument == "thing":
             return sorted(name for name, role in fold.roles.items() if role == "item")
         if argument == "person":
             return sorted(fold.people) or sorted(n for n, role in fold.roles.items() if role == "person")
         if argument == "to":
             people = sorted(name for name, role in fold.roles.items() if role == "person")
-            return [*sorted(set(self.world.map.fixtures.values())), *people]
+            fixtures = {name for name in self.world.map.fixtures.values() if not name.endswith(skills.BIN)}
+            return [*sorted(fixtures), *people]
         if argument == "fixture":
-            return fixtures
+            return can_be_set
         if argument == "state":
-            return sorted({state for name in fixtures for state in self.states_of(name)})
+            return sorted({state for name in can_be_set for state in self.states_of(name)})
         return [] if argument == "cause" else None
 
     def foresee(self, call: Call) -> float:
@@ -351,8 +352,6 @@ class HomeRobot(Agent):
         if call.tool in ("bring", "throw_away", "bring_when_home"):
             lives = self.world.lives(arguments["thing"])
             known = any(life.now is not None and life.now.gone is None for life in lives)
-            if call.tool == "bring" and arguments["to"].endswith(skills.BIN):
-                return 0.0
             return 1.0 if known else 0.6
         return 1.0 if arguments["state"] in self.states_of(arguments["fixture"]) else 0.0
 
