@@ -39,7 +39,7 @@ __all__ = ["machine_name", "machine_rows", "main", "operations"]
 _HERE = Path(__file__).parent
 _COLUMNS = ("bench", "case", "metric", "value", "unit", "spread", "peer", "peer_value", "ratio")
 
-_COMPILE_LIMIT_S = 120.0
+_COMPILE_LIMIT_S = 90.0
 
 Rows = Callable[[torch.device, bool], Iterator[dict[str, Any]]]
 
@@ -118,20 +118,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             compile_only(options.compile_only, options.workers)
         elif options.workers:
             _compile(chosen, options.quick, options.workers)
-    rows, failed = _measure(chosen, device, options.quick)
-    if options.json is not None:
-        found: dict[str, Any] = {
-            "machine": machine_name(device),
-            "commit": options.commit or _commit(),
-            "command": " ".join(["python -P -m perdure.kernels.bench", *given]),
-            "torch": torch.__version__,
-            "triton": _triton_version(),
-            "rows": rows,
-        }
-        if failed:
-            found["failed"] = failed
-        options.json.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
-    return 1 if failed else 0
+    found: dict[str, Any] = {
+        "machine": machine_name(device),
+        "commit": options.commit or _commit(),
+        "command": " ".join(["python -P -m perdure.kernels.bench", *given]),
+        "torch": torch.__version__,
+        "triton": _triton_version(),
+    }
+
+    def keep(rows: list[dict[str, Any]], failed: list[str]) -> None:
+        if options.json is not None:
+            kept = {**found, "rows": rows, **({"failed": failed} if failed else {})}
+            options.json.write_text(json.dumps(kept, indent=1) + "\n", "utf-8")
+
+    return 1 if _measure(chosen, device, options.quick, keep) else 0
 
 
 def _compile(chosen: Sequence[str], quick: bool, workers: int) -> None:
@@ -153,8 +153,10 @@ def _compile(chosen: Sequence[str], quick: bool, workers: int) -> None:
     _say(f"# compiled in {time.perf_counter() - begun:.1f} s")
 
 
-def _measure(chosen: Sequence[str], device: torch.device, quick: bool) -> tuple[list[dict[str, Any]], list[str]]:
-    """All rows, printed as they come, and the names of the operations that failed."""
+def _measure(
+    chosen: Sequence[str], device: torch.device, quick: bool, keep: Callable[[list[dict[str, Any]], list[str]], None]
+) -> list[str]:
+    """Measures and prints; ``keep`` gets all rows so far after each operation. Returns those that failed."""
     rows: list[dict[str, Any]] = []
     failed = []
     _say(f"{machine_name(device)}, torch {torch.__version__}, triton {_triton_version()}")
@@ -173,10 +175,11 @@ def _measure(chosen: Sequence[str], device: torch.device, quick: bool) -> tuple[
                 _say(traceback.format_exc())
             if device.type == "cuda":
                 torch.cuda.empty_cache()
+            keep(rows, failed)
             _say(f"# {name}: {time.perf_counter() - begun:.1f} s")
     if failed:
         _say(f"# failed: {', '.join(failed)}")
-    return rows, failed
+    return failed
 
 
 def _rows_of(name: str) -> Rows:
