@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .agent import tool as tool
     from .memory import Memory as Memory
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {"Agent": ".agent", "tool": ".agent", "Memory": ".memory"}
 __all__ = ["Agent", "Memory", "__version__", "tool"]
