@@ -137,8 +137,12 @@ class Foresight(Queries):
         explained = None if self.causes is None else self.causes.explain(replace(change, by=None))
         if explained is not None and explained.value is not None:
             return explained
-        if change.by is not None:
+        alone = [c for c in self.changes(thing=fixture, kind="state") if c.new == change.new and c.by is None]
+        if change.by is not None and not any(c.witnessed for c in alone):
             return Estimate(change.by, f"{change.by} stood beside it as it happened", change.evidence, 0.8)
+        if change.by is not None:
+            why = f"{change.by} stood beside it, but it happens with nobody there too"
+            return Estimate(None, f"not identifiable: {why}", change.evidence)
         reason = explained.reason if explained is not None else "nobody was seen to do it and no cause is known"
         return Estimate(None, reason, change.evidence)
 
