@@ -82,9 +82,7 @@ def config_for(capability: int, rows: int, dim: int, format: str, group: int, pa
     else:
         config = Config(32 if rows <= 32 else 64, 64, 4, 3, 3 if dim == 64 else 2, lazy=False, peel=True)
         if dim == 256:
-            large = rows > 64 and limit > 160 << 10
-            config = replace(config, block_n=32, stages=2, per_sm=1)
-            config = replace(config, block_m=128, block_n=64, warps=8) if large else config
+            config = replace(config, block_n=32, warps=8, stages=2, per_sm=1)
     block_n = config.block_n
     if format in ("int8", "int4"):
         block_n = min(block_n, group)

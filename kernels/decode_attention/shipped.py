@@ -30,8 +30,7 @@ def shipped(capability: int) -> Iterator[Compilation]:
     """Decode: one of each kind (formats, head dimensions, 8 and 16 rows), and the merge."""
     for format, dim, rows in (
         ("plain", 64, 7),
-        ("plain", 128, 16),
-        ("plain", 256, 8),
+        ("plain", 256, 16),
         ("int8", 128, 4),
         ("int4", 128, 4),
         ("fp8", 128, 4),
