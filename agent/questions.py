@@ -17,8 +17,9 @@ from zoneinfo import ZoneInfo
 from ..errors import BadInput
 from ..perception.statements import said_in
 from ..perception.words import PLACE_PREPOSITIONS, Mentions, name_entity, name_place, normalise, sentences, words_of
+from .asking import ARTICLE_LEAD, Asked
 from .queries import Happening, Kind, Order, Query
-from .question_rules import ARTICLE_LEAD, Asked
+from .question_rules import read_told
 from .world_questions import fronted, read_world_question
 
 __all__ = [
@@ -80,7 +81,7 @@ def parse_questions(text: str, now: datetime, zone: ZoneInfo, asker: str = "owne
 
 def _read(asked: Asked) -> Query:
     """What the rules for told things read, completed or replaced by what those for a watched world do."""
-    told, watched = asked.read(), read_world_question(asked)
+    told, watched = read_told(asked), read_world_question(asked)
     if watched is None or told.kind in _TOLD or (told.kind, watched.kind) == ("when_seen", "usual_time"):
         return told
     if told.kind == watched.kind == "location" and (told.subject or "").endswith(f" the {watched.subject}"):
@@ -95,10 +96,16 @@ _TOLD = frozenset({"when_told", "what_told", "outage", "owner", "likes"})
 _JOINT = re.compile(r"(?:,?\s+and\s+|,\s+)(?=(?:who|where|when|what|whose|how|why|which)\b)", re.IGNORECASE)
 # --- a language model as second opinion -------------------------------------------------------------------------------
 
+_MODEL_KINDS = tuple(
+    kind
+    for kind in get_args(Kind)
+    if kind not in ("state", "order", "changed", "why", "usual_place", "usual_time")  # these need more than names
+)
+
 QUERY_SCHEMA: Mapping[str, Any] = {
     "type": "object",
     "properties": {
-        "kind": {"enum": list(get_args(Kind))},
+        "kind": {"enum": list(_MODEL_KINDS)},
         "subject": {"anyOf": [{"type": "string", "maxLength": 60}, {"type": "null"}]},
         "predicate": {"anyOf": [{"type": "string", "maxLength": 30}, {"type": "null"}]},
         "object": {"anyOf": [{"type": "string", "maxLength": 60}, {"type": "null"}]},
@@ -160,7 +167,7 @@ def query_from_json(obj: Any, text: str, now: datetime, zone: ZoneInfo, asker: s
     if now.tzinfo is None:
         raise BadInput(f"expected an aware datetime for now, got the naive {now!r}; add tzinfo")
     unknown = Query("unknown", text=text)
-    if not isinstance(obj, Mapping) or obj.get("kind") not in get_args(Kind) or obj["kind"] == "unknown":
+    if not isinstance(obj, Mapping) or obj.get("kind") not in _MODEL_KINDS or obj["kind"] == "unknown":
         return unknown
     kind: Kind = obj["kind"]
     plain = normalise(text[:MAX_CHARS])

@@ -342,6 +342,8 @@ def _watched(search: Search, fixture: str, within: Interval) -> float | None:
 
 def _order(search: Search) -> Finding | None:
     found: list[tuple[Happened, str]] = []
+    if not search.query.events:
+        return None
     for asked in search.query.events:
         event = search.event(asked)
         if event is None:
@@ -410,7 +412,7 @@ def _within_looks(search: Search, happened: Happened, within: Interval, place: s
 
 def _why(search: Search) -> Finding | None:
     query = search.query
-    event = search.event(query.events[0])
+    event = search.event(query.events[0]) if query.events else None
     if event is None or event.thing is None:
         return None
     found = search.happened(event, padded(query.when, _EDGE) if query.when else None)
@@ -448,7 +450,7 @@ def _usual_place(search: Search) -> Finding | None:
 
 
 def _usual_time(search: Search) -> Finding | None:
-    event = search.event(search.query.events[0])
+    event = search.event(search.query.events[0]) if search.query.events else None
     if event is None:
         return None
     _, weekday = _habit(search.query)

@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 
 from ..perception.words import name_entity, place_start, words_of
 from ..records import Interval
+from .asking import Asked
 from .happenings import read_happening, state_word
 from .queries import Happening, Query, Relation, Side
-from .question_rules import Asked
+from .question_rules import read_told
 
 _USUAL = re.compile(
     r"\b(?:(?:generally|broadly|usually) speaking,?|usually|normally|mostly|typically|generally|commonly|"
@@ -109,7 +110,7 @@ def _anchored(asked: Asked, text: str) -> Query | None:
     spoken_of = first.thing if first else None  # "before the keys were moved, where were they?"
     mentions = replace(asked.mentions, thing=asked.mentions.thing or spoken_of, group=asked.mentions.group or spoken_of)
     main = Asked(match["main"], asked.now, asked.zone, mentions)
-    query = read_world_question(main) or main.read()
+    query = read_world_question(main) or read_told(main)
     if query.kind not in ("location", "who_did", "count", "when_happened", "state", "yes_no", "changed", "when_seen"):
         return None
     known = replace(asked.mentions, thing=query.subject or asked.mentions.thing, group=query.subject)

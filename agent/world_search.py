@@ -13,10 +13,10 @@ from typing import Any, Protocol
 
 from ..perception.words import PLACE_PREPOSITIONS
 from ..records import Change, Estimate, Fact, Interval
+from .asking import ARTICLE_LEAD
 from .findings import Asked, Finding, describe_time, evidence_of, unknown
 from .moves import ME, Happened, fits, joined
 from .queries import Happening, Query
-from .question_rules import ARTICLE_LEAD
 
 DATED = timedelta(minutes=25)
 """A change whose looks are further apart has no time worth saying."""
