@@ -11,7 +11,7 @@ __all__ = ["shipped"]
 
 
 def shipped(capability: int) -> Iterator[Compilation]:
-    """One of each kind: whole tiles of rows, quantised keys inside of the kernel, the unpacking of a quantised cache."""
+    """One of each kind: whole tiles of rows, quantised keys inside of the kernel, unpacking."""
     for format, dim, rows in (
         ("plain", 128, 512),
         ("int8", 128, 64),
