@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from .protocols import ImageEncoder as ImageEncoder
     from .protocols import Look as Look
     from .protocols import TextEncoder as TextEncoder
+    from .scenes import SceneReader as SceneReader
+    from .scenes import SceneSettings as SceneSettings
     from .stream import Watcher as Watcher
     from .stream import WatchStats as WatchStats
     from .text import BertTextEncoder as BertTextEncoder
@@ -37,6 +39,8 @@ _HOME = {
     "EventSegmenter": ".events",
     "EventSettings": ".events",
     "Pictures": ".capture",
+    "SceneReader": ".scenes",
+    "SceneSettings": ".scenes",
     "Source": ".capture",
     "VideoFile": ".capture",
     "WatchStats": ".stream",

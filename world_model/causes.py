@@ -35,7 +35,7 @@ CLOCK = "clock"
 """Cause of what happens at a time of day."""
 _DAY = 1440
 _MOST_WATCHED = 4
-_RARE = 2.5  # nats more for each success short of four: with thousands of pairs, twice may be luck
+_RARE = 1.25  # nats more for each success short of four: with thousands of pairs, twice may be luck
 _LEAST_VALUE = 0.05
 _CLOCK_GAIN = 6.0  # nats beyond chance, all minutes of the day counted as tried
 
@@ -44,9 +44,9 @@ _CLOCK_GAIN = 6.0  # nats beyond chance, all minutes of the day counted as tried
 class CauseSettings:
     """How much evidence makes an edge."""
 
-    believe: float = 9.0
+    believe: float = 7.5
     """Log likelihood ratio (nats) from which an edge is believed if own acts support it ..."""
-    believe_watched: float = 11.0
+    believe_watched: float = 10.0
     """... and if it was only watched."""
     consider: float = 2.5
     """From which a pair is worth an experiment."""

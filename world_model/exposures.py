@@ -219,12 +219,16 @@ class Evidence:
 
     def outcomes(self, cause: Key, effect: Key) -> list[Outcome]:
         """How every exposure of ``effect`` to ``cause`` ended; those that tell nothing are left out."""
-        found = []
+        found: list[Outcome] = []
+        counted: set[Turn] = set()
         line, itself = self.lines[effect[0]], cause[0] == effect[0]
         for turn in self.exposures.get(cause, ()):
             outcome = self._outcome(turn, cause, effect, line, itself)
-            if outcome is not None:
-                found.append(outcome)
+            if outcome is None or outcome.effect in counted:
+                continue  # one change speaks for an edge once, however often the cause came while nobody looked
+            if outcome.effect is not None:
+                counted.add(outcome.effect)
+            found.append(outcome)
         return found
 
     def _outcome(self, turn: Turn, cause: Key, effect: Key, line: Timeline, itself: bool) -> Outcome | None:
