@@ -111,6 +111,7 @@ class Gallery:
         wall. A fixture that was seen before it was named is no ground any more once it is.
         """
         self.ground_cells.update(seen)
+        self._extend_fixtures()
         self.ground_cells = {cell: look for cell, look in self.ground_cells.items() if cell not in self.cells}
         named = [look for look in self.looks if look.role != GROUND]
         taught = np.array([look.colours for look in named if look.role in (FIXTURE, PERSON)])
@@ -131,6 +132,19 @@ class Gallery:
             floor = any(left[index] in self.walked for index in np.flatnonzero(same))
             grounds.append(Look(GROUND, "", -1, FLOOR if floor else WALL, _fixed(mean), int(same.sum())))
         self.looks = named + grounds
+
+    def _extend_fixtures(self) -> None:
+        """Name unnamed cells beside a fixture that look like it: a wide table is named once."""
+        front = [cell for cell in sorted(self.cells) if cell not in self.ground_cells]
+        while front:
+            x, y = front.pop()
+            name = self.cells[x, y]
+            looks = [look.colours for look in self.looks if look.role == FIXTURE and look.kind == self.kinds[name]]
+            for cell in ((x + 1, y), (x - 1, y), (x, y + 1), (x, y - 1)):
+                seen = self.ground_cells.get(cell)
+                if seen is not None and cell not in self.cells and alike(np.array(looks), seen, ring=True).any():
+                    self.cells[cell] = name
+                    front.append(cell)
 
     def states_of(self, name: str) -> tuple[str, ...]:
         """States in which a fixture's kind was shown, in order of teaching."""

@@ -212,12 +212,20 @@ def block_costs(
     return cast(Floats, np.minimum(cost[..., 0] + cost[..., 1] + cost[..., 2], np.float32(CAP)))
 
 
-def alike(many: Floats, one: Floats) -> Bools:
-    """Which of many tiles [N, tile^2, C] show the same as one [tile^2, C], up to noise and a little light: [N]."""
+def alike(many: Floats, one: Floats, *, ring: bool = False) -> Bools:
+    """Which of many tiles [N, tile^2, C] show the same as one [tile^2, C], up to noise and a little light: [N].
+
+    With ``ring``, whatever lies in the centre does not count.
+    """
     side = round(one.shape[0] ** 0.5)
     step = next(step for step in (3, 4, 2, 1) if side % step == 0)
     layout = Layout(tile=side, item=side - 1, block=step)
     left, right = pooled(many, layout), pooled(one[None], layout)
+    if ring:
+        index = np.arange(layout.side)
+        inside = (index >= layout.side // 5) & (index < layout.side - layout.side // 5)
+        around = ~(inside[:, None] & inside[None, :]).ravel()
+        left, right = left[:, around], right[:, around]
     gain = (left * right).sum((1, 2), keepdims=True) / ((left**2).sum((1, 2), keepdims=True) + 1e-3)
     far = np.abs(left * np.clip(gain, 0.9, 1.1) - right).max(2) > _FAR
     return cast(Bools, far.mean(1) < 0.02)
