@@ -33,6 +33,9 @@ CAP = 20.0
 """Largest cost of one block; a fitting block costs 3 on average (a squared deviation for each channel)."""
 MODEL = 0.04
 """Share by which a block of a learnt look may be off beside noise: light is not quite even over a tile."""
+_SPECK = 5  # pixels that are noise if they stand alone
+_STRONG = 13.0  # cost of a pixel that chance alone gives to one in 200
+_BARE = 4.5  # mean cost of a patch through which one sees what lies beneath; 3 is expected
 _FAR = 16.0  # grey levels that blocks of one picture never differ by; noise over 3 x 3 pixels: 4
 LEAST_GAIN, MOST_GAIN = 0.03, 1.8
 
@@ -157,6 +160,12 @@ class Bank:
         return len(self.looks)
 
     @cached_property
+    def energy(self) -> Floats:
+        """How much each look's ring says of the light in each channel, [N, C]."""
+        ring = self.looks[:, self.masks.ring]
+        return cast(Floats, (ring**2).sum(1))
+
+    @cached_property
     def _quarters(self) -> list[tuple[Floats, Floats]]:
         """For each quarter of the ring: looks as [C, D', N], and their squares summed, [C, N]."""
         parts = []
@@ -231,16 +240,26 @@ def alike(many: Floats, one: Floats, *, ring: bool = False) -> Bools:
     return cast(Bools, far.mean(1) < 0.02)
 
 
-def fill_holes(mask_D: Bools, side: int) -> Bools:
-    """A mask with its enclosed holes filled and single specks removed, bool [D]."""
-    image = mask_D.reshape(side, side).astype(np.uint8)
-    closed = cv2.morphologyEx(np.pad(image, 2), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
+def covered(costs_D: Floats, side: int) -> Bools:
+    """Which pixels something covers, by how badly each fits what lies beneath: bool [D], without specks and pinholes.
+
+    Enclosed pixels count as covered unless a patch of them fits what lies beneath: through the lenses of glasses one
+    sees the table.
+    """
+    strong = (costs_D > _STRONG).reshape(side, side)
+    closed = cv2.morphologyEx(np.pad(strong.astype(np.uint8), 2), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
     image = np.ascontiguousarray(closed[2:-2, 2:-2], np.uint8)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(image, connectivity=8)
     for label in range(1, count):
-        if stats[label, cv2.CC_STAT_AREA] < 5:
+        if stats[label, cv2.CC_STAT_AREA] < _SPECK:
             image[labels == label] = 0
-    outside = np.pad(1 - image, 1, constant_values=1)
-    _, regions = cv2.connectedComponents(outside.astype(np.uint8), connectivity=4)
-    holes = (regions[1:-1, 1:-1] != regions[0, 0]) & (image == 0)
-    return cast(Bools, ((image > 0) | holes).ravel())
+    _, regions = cv2.connectedComponents(np.pad(1 - image, 1, constant_values=1).astype(np.uint8), connectivity=4)
+    image[(regions[1:-1, 1:-1] != regions[0, 0]) & (image == 0)] = 1
+    doubtful = ((image > 0) & ~strong).astype(np.uint8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(doubtful, connectivity=4)
+    for label in range(1, count):
+        patch = labels == label
+        if stats[label, cv2.CC_STAT_AREA] > _SPECK and costs_D.reshape(side, side)[patch].mean() < _BARE:
+            image[patch] = 0
+    found: Bools = image.ravel() > 0
+    return found

@@ -29,7 +29,7 @@ from ..errors import BadInput
 from ..records import Cell, Image, Pose, Scene, Sighting
 from .gallery import BODY, FIXTURE, FLOOR, GROUND, PERSON, WALL, Gallery, Look
 from .lessons import Lesson, Naming, read_lesson
-from .looks import CAP, Bank, Bools, Floats, Ints, Layout, Masks, Tiles, block_costs, cut, fill_holes, pooled
+from .looks import CAP, Bank, Bools, Floats, Ints, Layout, Masks, Tiles, block_costs, covered, cut, pooled
 
 UNKNOWN = "something"
 """Name of what is unlike everything that was taught."""
@@ -40,6 +40,7 @@ _CLEAR = 4.5  # mean cost of a ring's blocks, at most, if a tile is plain; 3 is 
 _HALF_HIDDEN = 0.9  # share of a ring that fits, below which what is not known to stand there is doubted
 _DOUBT = 0.45  # certainty of what is half hidden, at most
 _NEVER = 1e5  # cost of what cannot be
+_OTHER_LIGHT = 20.0  # cost of supposing another light than what a tile itself shows
 _EXCESS = 20.0  # cost of a centre beyond the expected one from which on items are tried
 _STEPS = ((1, 0), (0, 1), (-1, 0), (0, -1))  # of headings 0 east, 1 south, 2 west, 3 north
 
@@ -207,7 +208,7 @@ class SceneReader:
         base = self.gallery.looks[known[best]].colours[centre]
         tile = tiles.pixels[self._ahead][centre]
         costs = block_costs(tile, base, np.ones(3, np.float32), tiles.noise, 1, 0.1)
-        mask = fill_holes(costs > 13, self._layout.item)
+        mask = covered(costs, self._layout.item)
         return mask if mask.sum() >= 8 else None
 
     # ---------------------------------------------------------------------------- reading
@@ -263,6 +264,8 @@ class SceneReader:
             margin[hard] = self._margins(cost, best, picks)
         fits = (blocks[:, ring] < CAP / 2).mean(1)
         found = self._items(tiles.pixels[shown], looks, gain, noise)
+        helped = self._items(tiles.pixels[shown], looks, self._shared_light(gain, looks, clear, shown), noise)
+        found = [_better(one, other) for one, other in zip(found, helped, strict=True)]
         out = [self._decide(int(looks[t]), float(margin[t]), float(fits[t]), found[t]) for t in rows]
         for t in np.flatnonzero(fits < _HALF_HIDDEN):
             out[t] = self._doubted(out[t], bool(own[t, looks[t]]))
@@ -309,6 +312,22 @@ class SceneReader:
         apart = ((apart / 0.15) ** 2).sum(3)
         apart = np.where(near[:, None], apart, np.inf).min(2)
         return np.minimum(np.where(np.isfinite(apart), apart, 0.0), 30.0).astype(np.float32)
+
+    def _shared_light(self, gain_TC: Floats, looks: Ints, clear: Bools, shown: Ints) -> Floats:
+        """The light of each tile, helped by its clear neighbours where its own look says little of a colour: [T, C].
+
+        A red shelf does not tell how bright blue would be. Neighbours in another light, beyond a door, do not count.
+        """
+        view = self._layout.view
+        where = np.stack([shown // view, shown % view], 1)
+        energy = self._bank.energy[looks]
+        rows = np.arange(len(looks))
+        strongest = (energy * gain_TC**2).argmax(1)
+        ratio = gain_TC[:, strongest].T / gain_TC[rows, strongest][:, None]  # [T, T]: of each other to the own
+        near = (np.abs(where[:, None] - where[None]).max(2) <= 2) & clear[None] & (np.abs(np.log(ratio)) < 0.25)
+        weight = np.where(near, 0.15, 0.0) + np.eye(len(looks))
+        total = weight @ energy
+        return np.asarray((weight @ (energy * gain_TC)) / np.maximum(total, 1e-6), np.float32)
 
     def _items(self, pixels: Floats, bases: Ints, gain_TC: Floats, noise: float) -> list[Floats | None]:
         """Costs [1 + I] of the bare base and of each item on it, for tiles whose centre is not bare; else None."""
@@ -455,6 +474,13 @@ class SceneReader:
         for (x, y), kind in self._kind_of.items():
             for dx, dy in _STEPS:
                 self._kinds_beside.setdefault((x + dx, y + dy), set()).add(kind)
+
+
+def _better(own: Floats | None, helped: Floats | None) -> Floats | None:
+    """The costs in whichever light explains a tile better; that of its neighbours only if it does so clearly."""
+    if own is None or helped is None:
+        return None
+    return helped if helped.min() + _OTHER_LIGHT < own.min() else own
 
 
 __all__ = ["FLOOR", "ME", "UNKNOWN", "WALL", "SceneReader", "SceneSettings", "cells_in_view"]
