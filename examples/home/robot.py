@@ -36,6 +36,7 @@ from perdure.world_model import SceneWatcher
 from perdure.world_model.causes import CausalModel, Edge
 
 from . import skills
+from .curiosity import Trials, wish
 from .requests import EXAMPLES, grounded, is_request, put, spoken_of
 from .skills import FLOOR, OPEN, Failed, Move, Skill
 
@@ -63,21 +64,12 @@ _RARE = 0.05
 _HANDLED_S = 3 * 3600
 """What the robot itself handled so recently does not surprise it."""
 _UNASKED = ("look_into", "try_out")
-_CHOICES = 8
-_WALK_MINUTES = 12
-"""Time to get to where an effect may show, on top of what it may take to come about."""
-_BETWEEN_TRIALS_S = 1500
-"""After a trial the robot just watches for so long: who does what is not learned by trying things out."""
-_KEPT_MINUTES = 9
-"""What the owner wants otherwise is tried out for no longer."""
-_KEEN_S = 1200
-"""A room where an effect is expected is looked at this much sooner."""
 _LOOK_INTO_S = 5 * 3600
 """So often it looks into everything that can be shut."""
 _FRAME_BUDGET = 48 * 2**20
 """Bytes of pictures that are kept; older ones fade."""
 _REST_S = 6 * 3600
-_COMPANY_S = 20 * 60
+_COMPANY_S = 10 * 60
 
 
 @dataclass
@@ -100,19 +92,6 @@ class Waiting:
     since_s: float
 
 
-@dataclass
-class Trial:
-    """Something that is being tried out, to see what it brings about."""
-
-    fixture: str
-    state: str
-    old: str
-    watch: list[str]
-    minutes: int
-    until_s: float
-    undone: bool = False
-
-
 @dataclass(frozen=True)
 class _Surprise:
     """Something that is not as it usually is."""
@@ -130,10 +109,7 @@ class Memo:
     rules: list[Rule] = field(default_factory=list)
     waiting: list[Waiting] = field(default_factory=list)
     looked_into: dict[str, float] = field(default_factory=dict)
-    trial: Trial | None = None
-    next_trial_s: float = 0.0
-    not_usable: list[str] = field(default_factory=list)
-    """Fixtures that cannot be set by hand."""
+    trials: Trials = field(default_factory=Trials)
     rested_s: float = 0.0
 
 
@@ -222,15 +198,23 @@ class HomeRobot(Agent):
         return f"the {thing} is thrown away"
 
     @tool(effect="reversible", timeout_s=1800, recover=is_set)
-    def try_out(self, fixture: str, state: str) -> Generator[int, Observation, str]:
-        """Bring a device or door into a state to see what that brings about."""
+    def try_out(self, fixture: str, state: str, minutes: int = 0) -> Generator[int, Observation, str]:
+        """Bring a device or door into a state to see what that brings about; back after some minutes, if any."""
+        old = self.world.state_of(fixture).value
         try:
             yield from skills.set_state(self, fixture, state)
         except skills.NotUsable:
-            self.state.not_usable.append(fixture)
-            self.state.trial = None
+            trials: Trials = self.state.trials
+            trials.not_usable.append(fixture)
+            trials.open = [trial for trial in trials.open if trial.fixture != fixture]
             raise
-        return f"the {fixture} is {state}"
+        for _ in range(minutes):
+            yield Move.WAIT
+        if minutes and old is not None:
+            yield from skills.set_state(self, fixture, old)
+        else:
+            yield from skills.look_around(self)
+        return f"the {fixture} was {state}" if minutes else f"the {fixture} is {state}"
 
     @tool(effect="reversible", timeout_s=1800)
     def look_into(self, container: str) -> Generator[int, Observation, str]:
@@ -359,10 +343,7 @@ class HomeRobot(Agent):
         """Standing orders, and what was promised for when somebody comes home."""
         state: Memo = self.state
         people = {s.name for s in self.scene.sightings if s.name in self.world.fold.people} if self.scene else set()
-        trial: Trial | None = state.trial
         for rule in state.rules:
-            if trial is not None and trial.fixture == rule.fixture:
-                continue  # it is being tried out for some minutes, and brought back after
             if self._now_s - rule.tried_s > _RULE_PAUSE_S and not people and self._sees_other(rule):
                 rule.tried_s = self._now_s
                 return Call("set", {"fixture": rule.fixture, "state": rule.state}, rule.cause)
@@ -384,32 +365,20 @@ class HomeRobot(Agent):
             old = self._now_s - self.state.looked_into.get(name, 0.0) > _LOOK_INTO_S
             if shuts and old and self.world.map.room_at(cell) == here:
                 return Call("look_into", {"container": name})
-        trial: Trial | None = self.state.trial
-        if trial is None:
-            return self._begin_trial() if self._now_s >= self.state.next_trial_s else None
-        if self._now_s < trial.until_s:
+        at_hand = {name for cell, name in self.world.map.fixtures.items() if self.world.map.room_at(cell) == here}
+        lives = {name: life.now for name, life in self.world.fold.fixtures.items() if name in at_hand}
+        wanted = wish(
+            self.state.trials,
+            self._causes,
+            {name: str(stay.value) for name, stay in lives.items() if stay is not None},
+            {name: self.states_of(name) for name in at_hand},
+            {rule.fixture for rule in self.state.rules},
+            self._now_s,
+            min((self._visited.get(room, 0.0) for room in self.world.map.rooms), default=0.0),
+        )
+        if wanted is None:
             return None
-        if trial.undone:
-            self.state.trial, self.state.next_trial_s = None, self._now_s + _BETWEEN_TRIALS_S
-            return None
-        trial.undone, trial.until_s = True, self._now_s + 60 * trial.minutes
-        return Call("try_out", {"fixture": trial.fixture, "state": trial.old})
-
-    def _begin_trial(self) -> Call | None:
-        """The experiment from which most is to be learned."""
-        kept = {rule.fixture for rule in self.state.rules}
-        states = {name: str(life.now.value) for name, life in self.world.fold.fixtures.items() if life.now is not None}
-        for experiment in self._causes.next_experiments(states, _CHOICES):
-            name, old = experiment.fixture, states.get(experiment.fixture, "")
-            other = [state for state in self.states_of(name) if state != old]
-            wanted = experiment.state or next(iter(other), "")
-            if name not in self.state.not_usable and wanted in other:
-                minutes = _KEPT_MINUTES if name in kept else experiment.minutes + _WALK_MINUTES
-                until_s = self._now_s + 60 * minutes
-                self.state.trial = Trial(name, wanted, old, list(experiment.watch), minutes, until_s)
-                self._causes.tried(name, wanted)
-                return Call("try_out", {"fixture": name, "state": wanted})
-        return None
+        return Call("try_out", {"fixture": wanted.fixture, "state": wanted.state, "minutes": wanted.minutes})
 
     def _sees_other(self, rule: Rule) -> bool:
         sightings = self.scene.sightings if self.scene is not None else ()
@@ -439,7 +408,7 @@ class HomeRobot(Agent):
             for stay in life.stays if life is not None else ():
                 looks[stay.value] += stay.looks
             usual = max(looks, key=lambda value: looks[value], default=state)
-            handled = name in self.state.not_usable or any(
+            handled = name in self.state.trials.not_usable or any(
                 thing == name and self._now_s - at < _HANDLED_S for at, _, thing, _ in self.world.fold.acts[-200:]
             )
             seen_there = entry.get("by") or entry.get("near") or scene.get("people")
@@ -478,12 +447,9 @@ class HomeRobot(Agent):
         return action
 
     def _round(self) -> Iterator[int]:
-        watched = set()
-        if self.state.trial is not None:
-            watched = {self.world.map.room_of(name) for name in self.state.trial.watch}
         rooms = sorted(
             (room for room in self.world.map.rooms if room != self._room()),
-            key=lambda room: (self._visited.get(room, 0.0) - _KEEN_S * (room in watched), room),
+            key=lambda room: (self._visited.get(room, 0.0), room),
         )
         for room in rooms:
             try:
@@ -498,7 +464,7 @@ class HomeRobot(Agent):
     def _watch_people(self) -> Iterator[int]:
         """Stay for a while where people are: most of what happens is done by them."""
         until_s = self._now_s + _COMPANY_S
-        while self._now_s < until_s and self.state.trial is None:
+        while self._now_s < until_s:
             people = {s.cell for s in self.scene.sightings if s.name in self.world.fold.people} if self.scene else set()
             if not any(self.world.map.room_at(cell) == self._room() for cell in people):
                 return

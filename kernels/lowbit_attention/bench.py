@@ -70,12 +70,12 @@ def _switch_rows(device: torch.device) -> Iterator[dict[str, Any]]:
     from .launch import hopper_forward, hopper_tile, quantize
 
     for dim, heads, turned in (
-        (128, 16, {"hold": False}),
+        (128, 16, {"hold": True}),
         (128, 16, {"ping": False}),
         (128, 16, {"share": 1}),
-        (64, 32, {"hold": False}),
+        (64, 32, {"hold": True}),
         (64, 32, {"share": 0}),
-        (256, 8, {"hold": False}),
+        (256, 8, {"hold": True}),
     ):
         q, k, v = _tensors(device, dim, heads, heads, 16384)
         tile = hopper_tile(dim, True)

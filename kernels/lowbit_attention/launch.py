@@ -48,7 +48,7 @@ class Tile:
     share: int = 0
     two: bool = False
     ping: bool = False
-    hold: bool = True
+    hold: bool = False
     registers: int = 240
 
 
