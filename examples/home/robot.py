@@ -31,7 +31,7 @@ from perdure.memory import Memory
 from perdure.perception.lessons import read_lesson
 from perdure.perception.scenes import SceneReader
 from perdure.perception.statements import parse_statements
-from perdure.records import Event, Observation, OutcomeStatus, Pose, Record, Scene, Statement, Trust
+from perdure.records import Answer, Event, Observation, OutcomeStatus, Pose, Record, Scene, Statement, Trust
 from perdure.world_model import SceneWatcher
 from perdure.world_model.causes import CausalModel, Edge
 
@@ -241,6 +241,18 @@ class HomeRobot(Agent):
         held = self.world.fold.objects.held
         if self._holding and (held is None or held.name != wanted.split("#")[0]):
             yield from skills.put(self, f"{self._room() or self.world.map.rooms[0]}{FLOOR}")
+
+    # --------------------------------------------------------------------- answering
+
+    def ask(self, question: str, **options: Any) -> Answer:
+        """See `Agent.ask`; what was seen unchanged since the last look counts as well."""
+        if self._eyes is not None:
+            with self.memory.step() as step:
+                for event in self._eyes.flush():
+                    step.event(event)
+            for record in step.records:
+                self.world.apply(record)
+        return super().ask(question, **options)
 
     # ------------------------------------------------------------------ perceiving
 
