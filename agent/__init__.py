@@ -7,7 +7,7 @@ from .agent import Agent, Parts
 from .body import Body, EnvBody, StepClock
 from .defaults import default_parts
 from .deliberating import Menu, PlannerProposer, Proposer
-from .eyes import Eyes, SceneEyes, VideoEyes, recall_lessons
+from .eyes import Eyes, SceneEyes, VideoEyes, taught_reader
 from .ledger import ActFailed, NotAllowed
 from .loop import Call, Heard, LifeReport, Situation
 from .remote import RemoteBody, WorldGone, serve
@@ -36,7 +36,7 @@ __all__ = [
     "WatchReport",
     "WorldGone",
     "default_parts",
-    "recall_lessons",
     "serve",
+    "taught_reader",
     "tool",
 ]

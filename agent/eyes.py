@@ -5,17 +5,24 @@ They know perception and, for worlds of cells, what the world model expects; the
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
 from collections.abc import Iterable
 from typing import Protocol
 
+from .. import __version__
 from ..errors import BadInput
 from ..memory import Memory
+from ..memory.directory import write_atomically
 from ..perception import EventSegmenter, ImageEncoder
 from ..perception.lessons import Lesson
-from ..perception.scenes import SceneReader
+from ..perception.scenes import SceneReader, SceneSettings
 from ..records import Event, Image, KeyFrame, Observation, Pose, Record, Scene
 from ..world_model.geography import ahead
 from ..world_model.sight import SceneWatcher
+
+log = logging.getLogger("perdure")
 
 
 class Eyes(Protocol):
@@ -49,7 +56,7 @@ class VideoEyes:
 class SceneEyes:
     """Reads scenes in a world of cells by what it was shown, and tells what is not as the world model believes.
 
-    Every lesson is an event whose key frame is kept exact, so that `recall_lessons` teaches a woken agent the same.
+    Every lesson is an event whose key frame is kept exact, so that `taught_reader` teaches a woken agent the same.
 
     Args:
         reader: what was learned so far.
@@ -86,15 +93,35 @@ class SceneEyes:
         return list(self._watcher.flush())
 
 
-def recall_lessons(memory: Memory, reader: SceneReader) -> int:
-    """Teach ``reader`` everything that was shown before; returns the number of lessons."""
-    number = 0
+def taught_reader(memory: Memory, settings: SceneSettings | None = None) -> SceneReader:
+    """A reader that was taught everything that was ever shown.
+
+    Lessons are in the journal; what they taught lies in ``DIR/world/looks.json`` as well, with the number of the newest
+    lesson and a checksum. One that does not fit is made anew from the lessons.
+    """
+    newest = memory.journal.newest("lesson")
+    if newest is None:
+        return SceneReader(settings)
+    path = memory.root / "world" / "looks.json"
+    head = {"version": __version__, "lesson": newest.seq}
+    if path.exists():
+        try:
+            kept_head, _, body = path.read_bytes().partition(b"\n")
+            if json.loads(kept_head) == {**head, "sha256": hashlib.sha256(body).hexdigest()}:
+                return SceneReader.from_state(json.loads(body), settings)
+        except (ValueError, BadInput) as error:
+            log.warning("%s is refused (%s); what it knew is taught again", path, error)
+    reader = SceneReader(settings)
     for record in memory.journal.read(kinds=["lesson"]):
         shown = memory.journal.get([record.seq - record.payload["event"]])[record.seq - record.payload["event"]]
         frame = memory.frame(shown.blobs[shown.payload["key_frames"][0]["frame"]])
         reader.teach(frame, Pose(*record.payload["pose"]), record.payload["sentence"], record.start)
-        number += 1
-    return number
+    if not memory.read_only:
+        path.parent.mkdir(exist_ok=True)
+        body = json.dumps(reader.to_state()).encode()
+        head["sha256"] = hashlib.sha256(body).hexdigest()
+        write_atomically(path, json.dumps(head).encode() + b"\n" + body)
+    return reader
 
 
 def is_lesson(event: Record) -> bool:

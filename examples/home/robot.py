@@ -23,7 +23,7 @@ from perdure.agent import (
     Proposer,
     SceneEyes,
     Situation,
-    recall_lessons,
+    taught_reader,
 )
 from perdure.agent.deliberating import choose
 from perdure.agent.eyes import is_lesson, pose_of
@@ -260,8 +260,7 @@ class HomeRobot(Agent):
         self.world.catch_up()
         self.world.causes = self._causes = CausalModel()
         self.world.learn_causes()
-        self._reader = SceneReader()
-        recall_lessons(self.memory, self._reader)
+        self._reader = taught_reader(self.memory)
         self._eyes = SceneEyes(self._reader, SceneWatcher(self.world))
         return self._eyes
 

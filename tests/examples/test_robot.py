@@ -6,7 +6,7 @@ The planner is replaced by somebody who reads every errand rightly, so that no w
 from __future__ import annotations
 
 import pytest
-from perdure.agent import Call, EnvBody, Parts, SceneEyes
+from perdure.agent import Call, EnvBody, Parts, taught_reader
 from perdure.clock import WorldClock
 from perdure.examples.home import house, skills
 from perdure.examples.home.endure import endure
@@ -109,13 +109,20 @@ def test_the_day_replays_identically_and_all_is_well(day) -> None:
 
 def test_a_woken_robot_reads_as_it_did_before(day) -> None:
     robot, env, _ = day
-    before = robot.states_of("fridge"), robot.scene
-    eyes = robot.open_eyes()
-    assert isinstance(eyes, SceneEyes)
-    observation = EnvBody(env, STEP_CLOCK).observe()
-    eyes.look(observation, None)
-    assert robot.states_of("fridge") == before[0]
-    assert len(robot.scene.sightings) > 0
+    frame = EnvBody(env, STEP_CLOCK).observe().frame
+    taught, kept = taught_reader(robot.memory), taught_reader(robot.memory)
+    assert (robot.memory.root / "world" / "looks.json").exists()
+    assert taught.to_state() == kept.to_state()
+    assert taught.read(frame, robot.pose, START) == kept.read(frame, robot.pose, START)
+    assert set(taught.gallery.cells.values()) >= set(robot.world.fold.fixtures)
+
+
+def test_looks_that_were_damaged_are_taught_again(day) -> None:
+    robot, _, _ = day
+    before = taught_reader(robot.memory).to_state()
+    path = robot.memory.root / "world" / "looks.json"
+    path.write_bytes(path.read_bytes()[:-7])
+    assert taught_reader(robot.memory).to_state() == before
 
 
 @pytest.mark.slow
