@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import datetime, time, timedelta
 from itertools import pairwise
 
+from ..memory.names import thing_key
 from ..records import Change, Estimate, Interval
 from .findings import Asked, Finding, evidence_of, unknown
 from .happenings import state_word
@@ -97,8 +98,17 @@ def _place(search: Search, name: str, when: Interval | None) -> Finding:
     if estimate.confidence < least:
         return unknown(f"not sure enough: {estimate.value}, {estimate.reason}")
     place = str(estimate.value)
-    said = f"{capital(the(search, name))} {'was' if at else 'is'} {_at_place(search, place)}; {estimate.reason}."
+    said = f"{capital(the(search, name))} {_be(search, name, at)} {_at_place(search, place)}; {estimate.reason}."
     return search.say(place, said, place, estimate.evidence, estimate.confidence, estimate.reason)
+
+
+def _be(search: Search, name: str, at: datetime | None) -> str:
+    """``is`` or ``are``, ``was`` or ``were``: keys, glasses and scissors are many."""
+    bare = name.partition("#")[0]
+    many = bare.endswith("s") and not bare.endswith("ss") and not search.person(bare)
+    return {(False, False): "is", (False, True): "are", (True, False): "was", (True, True): "were"}[
+        at is not None, many
+    ]
 
 
 def _on_its_way(search: Search, name: str, at: datetime) -> Change | None:
@@ -114,7 +124,7 @@ def _told_place(search: Search, name: str, at: datetime | None, seen: Estimate) 
     """What was said of where it is, if it was said after it was last seen."""
     moment = at or search.asked.now
     facts = search.memory.facts(name, "location", at=moment, as_of=search.asked.as_of)
-    facts = [f for f in facts if not f.negated]
+    facts = [f for f in facts if not f.negated and thing_key(f.subject) == thing_key(name.partition("#")[0])]
     if not facts:
         return None
     records = evidence_of(search.memory, [seq for f in facts[:1] for seq in f.evidence], "told")

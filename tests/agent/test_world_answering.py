@@ -235,12 +235,18 @@ def test_states_and_habits():
 
 
 def test_what_was_said_later_than_seen_counts_more():
-    told = SimpleNamespace(object="in the kitchen table", negated=False, evidence=(720,))
+    told = SimpleNamespace(subject="key", object="in the kitchen table", negated=False, evidence=(720,))
     seen = World(places={"keys": Estimate("sofa", "last seen so", (600,), 0.9)})
     memory = Memory([told])
     assert ask(seen, "Where were the keys yesterday at 15:00?", memory).value == "kitchen table"
     seen.places["keys"] = Estimate("sofa", "last seen so", (800,), 0.9)
     assert ask(seen, "Where were the keys yesterday at 15:00?", memory).value == "sofa"
+
+
+def test_what_was_said_of_the_spare_key_is_not_said_of_the_keys():
+    told = SimpleNamespace(subject="spare key", object="in the drawer", negated=False, evidence=(720,))
+    seen = World(places={"keys": Estimate("sofa", "last seen so", (600,), 0.9)})
+    assert ask(seen, "Where were the keys yesterday at 15:00?", Memory([told])).value == "sofa"
 
 
 def test_what_the_world_does_not_know_is_left_to_memory():
