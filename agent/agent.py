@@ -343,7 +343,8 @@ class Agent:
         return bool(pending)
 
     def react(self, observation: Observation, events: Sequence[Event]) -> Call | None:
-        """A call for which nothing has to be thought over, asked for in every step in which no tool runs.
+        """A call for which nothing has to be thought over, asked for in every step in which no tool runs and nothing is
+        being decided or waits to be.
 
         Override it for standing orders and for what to do when there is nothing to do. The default is None.
         """

@@ -278,16 +278,14 @@ class Life:
                         step.note("declined", {"told": ended.situation.request})
             if ended.call is not None:
                 self._begin(ended.call, observation)
-        if self._running is None:
-            reaction = self._agent.react(observation, events)
-            if reaction is not None:
-                self._begin(reaction, observation)
-        if (
-            not deliberation.busy
-            and self._running is None
-            and self._agent.wants_to_deliberate(observation, self._pending)
-        ):
+        if self._running is not None or deliberation.busy:
+            return  # one thing at a time: what is being decided must find the body free
+        if self._agent.wants_to_deliberate(observation, self._pending):
             deliberation.start(Situation(observation, self._pending[0] if self._pending else None))
+            return
+        reaction = self._agent.react(observation, events)
+        if reaction is not None:
+            self._begin(reaction, observation)
 
     def _begin(self, call: Call, observation: Observation) -> None:
         tool = self._agent.tool_named(call.tool)

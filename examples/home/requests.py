@@ -18,10 +18,16 @@ _THROW = frozenset("throw bin rid trash discard dispose garbage rubbish".split()
 _WHENEVER = frozenset({"whenever", "always", "never", "ever", "every"})
 _ALWAYS = _WHENEVER | {"if", "keep", "times", "when"}
 _WHEN_HOME = frozenset("when once soon after back home returns arrives".split())
+_STATE_WORDS = {
+    "on": {"on"},
+    "off": {"off"},
+    OPEN: {"open", "opened"},
+    CLOSED: {"close", "closed", "shut"},
+}
 _REQUEST = re.compile(
     r"^(?:please|could you|can you|would you|will you|turn|switch|put|bring|take|give|fetch|open|close|shut|throw|hand|"
     r"get|carry|store|whenever|always|when|once|if|as soon as|make sure|i need|i would like|i'd like|get rid)\b"
-    r"|\bplease\b|\bshould (?:be|go)\b",
+    r"|\bplease\b|\b(?:should|can) (?:be|go)\b",
     re.IGNORECASE,
 )
 
@@ -69,6 +75,16 @@ def spoken_of(names: Sequence[str], text: str, speaker: str) -> list[str]:
     return found or list(names)
 
 
+def states_spoken_of(states: Sequence[str], text: str) -> list[str]:
+    """The states that a request wants: those of its command, not of the condition under which it holds."""
+    said = _words(_CONDITION.sub(" ", text))
+    found = [state for state in states if _STATE_WORDS.get(state, {state}) & said]
+    return found or list(states)
+
+
+_CONDITION = re.compile(r"\b(?:whenever|if|when|as soon as|once)\b[^,.]*(?:,|$|(?=\.))", re.IGNORECASE)
+
+
 def _words(text: str) -> set[str]:
     said = set(re.findall(r"[a-z]+", text.lower()))
     return said | {word[:-1] for word in said if word.endswith("s")}
@@ -94,14 +110,6 @@ def grounded(text: str, speaker: str, call: Call) -> float:
         score *= 0.1
     if call.tool != "always" and said & _WHENEVER:
         score *= 0.3
-    if call.tool == "set":
-        score *= 1.0 if _STATE_WORDS.get(call.arguments["state"], said) & said else 0.5
+    if call.tool in ("set", "always"):
+        score *= 1.0 if call.arguments["state"] in states_spoken_of([*_STATE_WORDS], text) else 0.5
     return score
-
-
-_STATE_WORDS = {
-    "on": {"on"},
-    "off": {"off"},
-    OPEN: {"open", "opened"},
-    CLOSED: {"close", "closed", "shut"},
-}

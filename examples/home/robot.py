@@ -37,7 +37,7 @@ from perdure.world_model.causes import CausalModel, Edge
 
 from . import skills
 from .curiosity import Trials, wish
-from .requests import EXAMPLES, grounded, is_request, put, spoken_of
+from .requests import EXAMPLES, grounded, is_request, put, spoken_of, states_spoken_of
 from .skills import FLOOR, OPEN, Failed, Move, Skill
 
 ME = "me"
@@ -55,7 +55,7 @@ _LESSON_PAUSE_S = 180
 _LEAST_GROUNDED = 0.2
 """A proposal whose arguments the request hardly speaks of is not done."""
 _RULE_PAUSE_S = 120
-_DAY = (8, 22)
+_DAY = (7, 23)
 """Hours between which the robot tries things out unasked."""
 _KNOWN_LOOKS = 60
 """A fixture must have been seen so often before a state of it can be unusual ..."""
@@ -64,7 +64,7 @@ _RARE = 0.05
 _HANDLED_S = 3 * 3600
 """What the robot itself handled so recently does not surprise it."""
 _UNASKED = ("look_into", "try_out")
-_LOOK_INTO_S = 5 * 3600
+_LOOK_INTO_S = 8 * 3600
 """So often it looks into everything that can be shut."""
 _FRAME_BUDGET = 48 * 2**20
 """Bytes of pictures that are kept; older ones fade."""
@@ -130,7 +130,6 @@ class HomeRobot(Agent):
         self._idle: Iterator[int] | None = None
         self._idle_next: int | None = None
         self._visited: dict[str, float] = {}
-        self._busy = False
         self._surprise: _Surprise | None = None
         self._considered: Record | None = None
         self._make_proposer: Callable[[], Proposer] | None = None
@@ -313,9 +312,12 @@ class HomeRobot(Agent):
     def _spoken(self, tool_name: str, argument: str) -> Sequence[str] | None:
         """What an argument can be, as far as the request speaks of it."""
         values, told = self._options(tool_name, argument), self._considered
-        if not values or told is None or argument == "state":
+        if not values or told is None:
             return values
-        return spoken_of(values, str(told.payload["text"]), str(told.payload["speaker"]))
+        text = str(told.payload["text"])
+        if argument == "state":
+            return states_spoken_of(values, text)
+        return spoken_of(values, text, str(told.payload["speaker"]))
 
     def _options(self, tool_name: str, argument: str) -> Sequence[str] | None:
         fold = self.world.fold
@@ -364,7 +366,7 @@ class HomeRobot(Agent):
             if stay is not None and stay.first > promise.since_s and promise.person in people:
                 state.waiting.remove(promise)
                 return Call("bring", {"thing": promise.thing, "to": promise.person}, promise.cause)
-        if self._busy or self._in_lesson() or not _DAY[0] <= observation.time.hour < _DAY[1]:
+        if self._in_lesson() or not _DAY[0] <= observation.time.hour < _DAY[1]:
             return None
         return self._unasked()
 
@@ -396,7 +398,6 @@ class HomeRobot(Agent):
         return any(s.name == rule.fixture and s.state and s.state != rule.state for s in sightings)
 
     def wants_to_deliberate(self, observation: Observation, pending: list[int]) -> bool:
-        self._busy = bool(pending)
         return (bool(pending) or self._surprise is not None) and not self._in_lesson()
 
     def deliberate(self, situation: Situation, cancel: Any) -> Call | None:

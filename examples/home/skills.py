@@ -7,6 +7,7 @@ model, which is level with every observation, and raises `Failed` with the reaso
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
 
@@ -62,6 +63,7 @@ class Body(Protocol):
 
 AHEAD: tuple[Cell, ...] = ((1, 0), (0, 1), (-1, 0), (0, -1))
 BIN = "bin"
+ME = "me"
 FLOOR = " floor"
 OPEN, CLOSED = "open", "closed"
 _MOST_STEPS = 70
@@ -210,10 +212,10 @@ def look_into(body: Body, container: str) -> Skill:
 
 
 def take(body: Body, thing: str) -> Skill:
-    """Find a thing and pick it up: where it is believed to be, then room by room, into what is shut there as well.
+    """Find a thing and pick it up: where it is believed to be, then room by room, then in what is shut.
 
-    Rooms come in the order of how often the thing was there and how near they are; one that was in view just now
-    is left for the end.
+    Rooms come in the order of how often the thing was there and how near they are; those that were in view since it was
+    last seen are left for the end.
 
     Raises:
         Failed: it was not found, or could not be taken.
@@ -224,15 +226,17 @@ def take(body: Body, thing: str) -> Skill:
         yield from _take_from(body, thing, cell)
         if not _hand_is_free(body):
             return
-    left = set(body.world.map.rooms)
-    while left:
-        room = max(sorted(left), key=lambda name: _promise(body, thing, name))
-        left.remove(room)
-        for skill in (visit(body, room), *(_take_from(body, thing, cell) for cell in _shut_in(body, room))):
-            yield from _whatever(skill)
+    rooms = sorted(body.world.map.rooms)
+    first, second = [_Look(room, shut=False) for room in rooms], [_Look(room, shut=True) for room in rooms]
+    for looks in (first, second):
+        while looks:
+            look = max(looks, key=lambda each: _promise(body, thing, each.room))
+            looks.remove(look)
+            spotted: set[Cell] = set()
+            yield from _watching_for(body, thing, look.skill(body, thing), spotted)
             if not _hand_is_free(body):
                 return
-            for cell in sorted(_known_cells(body, thing) - tried):
+            for cell in sorted((_known_cells(body, thing) | spotted) - tried):
                 tried.add(cell)
                 yield from _take_from(body, thing, cell)
                 if not _hand_is_free(body):
@@ -240,13 +244,30 @@ def take(body: Body, thing: str) -> Skill:
     raise Failed(f"the {thing} is not where it was last seen, nor anywhere in sight")
 
 
+@dataclass(frozen=True)
+class _Look:
+    """One place to search: a room from its middle, or what is shut in it."""
+
+    room: str
+    shut: bool
+
+    def skill(self, body: Body, thing: str) -> Skill:
+        if not self.shut:
+            yield from visit(body, self.room)
+            return
+        for cell in _shut_in(body, self.room):
+            yield from _take_from(body, thing, cell)
+
+
 def _promise(body: Body, thing: str, room: str) -> float:
     """How promising it is to look for a thing in a room."""
     places = [stay.value for life in body.world.lives(thing) for stay in life.stays]
     share = sum(body.world.map.room_of(place) == room for place in places) / max(1, len(places))
     views = body.world.fold.views.get(room)
-    just_seen = views is not None and body.world.fold.time - views[-1][1] < _JUST_SEEN_S
-    return share + 0.1 - _room_distance(body, room) / 60 - just_seen
+    last = max((life.now.last for life in body.world.lives(thing) if life.now is not None), default=0)
+    seen = views[-1][1] if views else 0
+    just_seen = body.world.fold.time - seen < _JUST_SEEN_S
+    return share + 0.1 - _room_distance(body, room) / 60 - 0.5 * (seen > last) - just_seen
 
 
 def _shut_in(body: Body, room: str) -> list[Cell]:
@@ -259,6 +280,18 @@ def _shut_in(body: Body, room: str) -> list[Cell]:
         and not name.endswith(("door", "window"))
         and body.world.map.room_at(cell) == room
     ]
+
+
+def _watching_for(body: Body, thing: str, skill: Skill, spotted: set[Cell]) -> Skill:
+    """A skill that is left as soon as a thing is seen, or when it fails; ``spotted`` gets the cells."""
+    try:
+        for action in skill:
+            yield action
+            spotted |= _seen_at(body, thing)
+            if spotted:
+                return
+    except Failed:
+        return
 
 
 def _whatever(skill: Skill) -> Skill:
@@ -433,7 +466,7 @@ def _person_cell(body: Body, person: str) -> Cell | None:
 def _seen_at(body: Body, thing: str) -> set[Cell]:
     name = thing.split("#")[0]
     sightings = body.scene.sightings if body.scene is not None else ()
-    return {sighting.cell for sighting in sightings if sighting.name == name}
+    return {sighting.cell for sighting in sightings if sighting.name == name and sighting.on != ME}
 
 
 def _distance(body: Body, cell: Cell) -> int:

@@ -192,3 +192,21 @@ def test_an_act_of_the_body_that_a_crash_cut_off_is_settled_when_there_is_a_worl
         walker.live(Corridor(), days=3 / 1440, clock=CLOCK)
         assert looked == [3]
         assert walker.memory.journal.newest("outcome").payload["how"] == "recover"
+
+
+def test_what_has_to_be_decided_comes_before_what_is_done_unasked(butler) -> None:
+    butler.tell("Look at the hall.", request=True)
+    env = Corridor()
+
+    def decide(situation: Situation, cancel: threading.Event) -> Call | None:
+        return Call("look", {"place": "hall"}, situation.request)
+
+    object.__setattr__(butler, "react", lambda observation, events: Call("walk", {"steps": 2}))
+    object.__setattr__(butler, "deliberate", decide)
+    butler.live(env, days=30 / 1440, clock=CLOCK, think_steps=2)
+    intents = [record.payload["tool"] for record in butler.memory.journal.read(kinds=["intent"])]
+    assert intents[0] == "look"
+    assert intents.count("walk") > 5
+    open_ones = {r.payload["intent"] for r in butler.memory.journal.read(kinds=["intent"])}
+    open_ones -= {r.payload["intent"] for r in butler.memory.journal.read(kinds=["outcome"])}
+    assert open_ones == set()

@@ -3,7 +3,7 @@
 import pytest
 from perdure.agent import Call
 from perdure.examples.home.curiosity import Trials, wish
-from perdure.examples.home.requests import grounded, is_request, spoken_of
+from perdure.examples.home.requests import grounded, is_request, spoken_of, states_spoken_of
 from perdure.world_model.causes import CausalModel
 
 HOUR = 3600.0
@@ -78,3 +78,16 @@ def test_a_standing_order_needs_words_of_standing() -> None:
         ("Whenever you see the fridge open, close it.", always, once),
     ):
         assert grounded(text, "Anna", better) > grounded(text, "Anna", worse)
+
+
+@pytest.mark.parametrize(
+    ("text", "state"),
+    [
+        ("Whenever you see the fridge open and nobody in the kitchen, close it.", "closed"),
+        ("Close the fridge whenever it is open.", "closed"),
+        ("If the tap is on, turn it off.", "off"),
+        ("Open the window.", "open"),
+    ],
+)
+def test_what_is_wanted_is_the_state_of_the_command_not_of_its_condition(text, state) -> None:
+    assert states_spoken_of(["closed", "off", "on", "open"], text) == [state]
