@@ -20,6 +20,8 @@ from .body import EnvBody, StepClock
 
 _CONNECT_S = 30.0
 _RETRY_S = 0.05
+_LINGER_S = 600.0
+"""A world that has ended waits so long for who may still want to hear how it ended."""
 
 
 class WorldGone(PerdureError):
@@ -35,7 +37,7 @@ def serve(
     idle_s: float | None = None,
     seed: int | None = None,
 ) -> None:
-    """Run a world until a client says ``close``, or until it has ended and nobody is connected.
+    """Run a world until a client says ``close``, or until it has ended and nobody has come back for ten minutes.
 
     Args:
         make_env: makes the Gymnasium environment.
@@ -61,7 +63,7 @@ def serve(
             was_connected = False
             while True:
                 pace = idle_s if was_connected else None  # a world begins with its first client
-                if wait([listener], timeout=pace):
+                if wait([listener], timeout=_LINGER_S if body.done else pace):
                     accepted, _ = listener.accept()
                     was_connected = True
                     if _attend(Connection(accepted.detach()), env, body):

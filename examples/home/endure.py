@@ -33,7 +33,7 @@ from . import life
 _MINUTES_A_DAY = 1440
 _IDLE_S = 0.1
 """Real seconds of a world minute without the robot: a restart costs it about an hour ..."""
-_OUTAGE_MINUTES = 70
+_OUTAGE_MINUTES = 100
 """... at most, on a busy machine, with the time to kill it."""
 
 
