@@ -44,14 +44,10 @@ __all__ = [
     "round_tokens",
 ]
 
-# From this many tokens on, unpacking once to bfloat16 and one dense product is faster where there are AMX tiles;
-# without them the int8 product stays ahead: 15 ms against 28 at 128 tokens of 4864 x 896 on one core (README.md).
-_DENSE_FROM_AMX = 48
-
-
-def dense_from() -> int:
-    """Tokens from which layout ``vnni`` is unpacked for a dense product."""
-    return _DENSE_FROM_AMX if torch.cpu._is_amx_tile_supported() else 1 << 30
+# From this many tokens on, layout vnni is unpacked once to bfloat16 for a dense product. Without AMX tiles int8
+# would still be faster there (15 ms against 28 at 128 tokens of 4864 x 896 on one core), but rounding activations to it costs more
+# than the decoder's stated error allows (0.028 of the logits against 0.025).
+DENSE_FROM = 48
 
 
 class Matrix(ctypes.Structure):
@@ -86,8 +82,8 @@ def quantized_matmul(x_MK: Tensor | Int8Tokens, weight: PackedWeight, bias_N: Te
         bias_N: [N] of the activations' dtype, or None.
 
     Returns:
-        [M, N] of the activations' dtype. Layout ``vnni`` rounds activations to int8 in groups of 32 (with AMX, from
-        48 tokens on, to bfloat16); ``torch`` rounds them to bfloat16; ``triton`` takes them as they are.
+        [M, N] of the activations' dtype. Layout ``vnni`` rounds activations to int8 in groups of 32 (from 48
+        tokens on, to bfloat16); ``torch`` rounds them to bfloat16; ``triton`` takes them as they are.
 
     Raises:
         BadInput: shapes, dtypes or devices do not fit, or the layout needs a library that is not loaded.
@@ -102,7 +98,7 @@ def quantized_matmul(x_MK: Tensor | Int8Tokens, weight: PackedWeight, bias_N: Te
     if bias_N is not None and (bias_N.dtype != torch.float32 or bias_N.shape != (weight.rows,)):
         raise BadInput(f"expected a float32 bias [{weight.rows}], got {bias_N.dtype} {tuple(bias_N.shape)}")
     tokens = x_MK.shape[0]
-    if weight.layout == "vnni" and tokens < dense_from():
+    if weight.layout == "vnni" and tokens < DENSE_FROM:
         y = x_MK.new_empty(tokens, weight.rows)
         bias = None if bias_N is None else bias_N.data_ptr()
         _library().perdure_matmul(
@@ -113,7 +109,7 @@ def quantized_matmul(x_MK: Tensor | Int8Tokens, weight: PackedWeight, bias_N: Te
             ctypes.c_int64(tokens),
         )
         return y
-    if weight.layout == "torch" and tokens < _DENSE_FROM_AMX:
+    if weight.layout == "torch" and tokens < DENSE_FROM:
         assert weight.scales is not None
         x = x_MK.to(torch.bfloat16)
         if weight.bits == 4:
