@@ -44,8 +44,8 @@ __all__ = [
     "round_tokens",
 ]
 
-# From this many tokens on, layout vnni is unpacked once to bfloat16 for a dense product. Without AMX tiles int8
-# would still be faster there (15 ms against 28 at 128 tokens of 4864 x 896 on one core), but rounding activations to it costs more
+# From this many tokens on, layout vnni is unpacked once to bfloat16 for a dense product. Without AMX tiles int8 would
+# still be faster (15 ms against 28 at 128 tokens of 4864 x 896 on one core), but rounding activations to it costs more
 # than the decoder's stated error allows (0.028 of the logits against 0.025).
 DENSE_FROM = 48
 
