@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from perdure import Agent, tool
 from perdure.agent import (
@@ -516,7 +517,5 @@ class HomeRobot(Agent):
     def _room(self) -> str | None:
         return self.world.map.room_at((self._pose.x, self._pose.y))
 
-    def _zone(self) -> Any:
-        from zoneinfo import ZoneInfo
-
+    def _zone(self) -> ZoneInfo:
         return ZoneInfo(self.memory.settings.zone)
