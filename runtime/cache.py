@@ -23,6 +23,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from ..errors import BadInput, DamagedError, StorageError, VersionError
+from ..kernels.decode_attention import RaggedKV
 
 SNAPSHOT_VERSION = 1
 
@@ -96,12 +97,18 @@ class KVCache(Cache):  # type: ignore[misc]
 
     Attributes:
         tokens: ids whose keys and values it holds, oldest first.
+        past: ids before those, of which only the compacted ``kept`` is left.
+        kept: per layer the compacted keys and values that every token sees, kv_heads segments; None: nothing is.
+        base: rotary position of ``tokens[0]``.
     """
 
     def __init__(self, layers: int, capacity: int, model_sha256: str) -> None:
         super().__init__(layers=[KVLayer(capacity) for _ in range(layers)])
         self.capacity, self.model_sha256 = capacity, model_sha256
         self.tokens: list[int] = []
+        self.past: list[int] = []
+        self.kept: list[RaggedKV] | None = None
+        self.base = 0
 
     def allocate(self, kv_heads: int, dim: int, dtype: torch.dtype) -> None:
         """Reserve room in all layers."""
@@ -112,6 +119,32 @@ class KVCache(Cache):  # type: ignore[misc]
     def length(self) -> int:
         """Positions that are filled."""
         return int(self.layers[0].length)
+
+    @property
+    def slots(self) -> float:
+        """Keys that a head holds, on the average over heads and layers."""
+        kept = 0.0 if self.kept is None else sum(x.k_ND.shape[0] / x.segments for x in self.kept) / len(self.kept)
+        return self.length + kept
+
+    def compacted(self, rows: int, kept: list[RaggedKV]) -> None:
+        """Let ``kept`` stand for all that was kept before and for the oldest ``rows`` of the tokens.
+
+        Raises:
+            BadInput: fewer rows are there, or the layers or heads are not those of this cache.
+        """
+        heads = self.layers[0].keys.shape[1]
+        if not 0 <= rows <= self.length or len(kept) != len(self.layers) or any(x.segments != heads for x in kept):
+            raise BadInput(
+                f"expected 0 to {self.length} rows and {len(self.layers)} layers of {heads} heads, got {rows} rows and "
+                f"{[x.segments for x in kept]}"
+            )
+        for layer in self.layers:
+            layer.keys[:, :, : layer.length - rows] = layer.keys[:, :, rows : layer.length].clone()
+            layer.values[:, :, : layer.length - rows] = layer.values[:, :, rows : layer.length].clone()
+            layer.length -= rows
+        self.kept, self.base = kept, self.base + rows
+        self.past += self.tokens[:rows]
+        del self.tokens[:rows]
 
     def advance(self, tokens: Sequence[int]) -> None:
         """Note that the decoder has written keys and values of these tokens at the end."""

@@ -9,7 +9,8 @@ Tensors: M tokens of this call, X hidden, V vocabulary.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -41,6 +42,7 @@ class Decoder:
 
     Attributes:
         cache: keys and values of what it has read.
+        observe: is given the rotated queries of every layer (index, float32 [heads, M, head_dim]) while it reads.
         vocab: width of the logits.
     """
 
@@ -52,7 +54,9 @@ class Decoder:
         self.shape = DecoderShape(
             config.hidden, config.heads, config.kv_heads, config.head_dim, config.ffn, config.eps, config.window
         )
-        angles = torch.arange(capacity)[:, None] * torch.tensor(config.inverse_frequencies, dtype=torch.float64)
+        self.observe: Callable[[int, Tensor], None] | None = None
+        frequencies = torch.tensor(config.inverse_frequencies, dtype=torch.float64)
+        angles = torch.arange(max(capacity, config.context))[:, None] * frequencies
         self._cosine, self._sine = angles.cos().float(), angles.sin().float()
         dtype = torch.float32 if weights.output.bits == 32 else torch.float16
         self.cache = KVCache(config.layers, capacity, weights.sha256)
@@ -103,13 +107,25 @@ class Decoder:
 
     def _layers(self, ids_M: Tensor, position: int) -> Tensor:
         h_MX = self.weights.embedding(ids_M)
-        end = position + len(ids_M)
-        if self._fused is not None and len(ids_M) <= MAX_TOKENS:
+        kept, first = self.cache.kept, self.cache.base + position
+        end = first + len(ids_M)
+        if self._fused is not None and len(ids_M) <= MAX_TOKENS and kept is None and self.observe is None:
             self._fused(h_MX, position)
             return h_MX
-        cosine, sine = self._cosine[position:end], self._sine[position:end]
-        for layer, keys, values in zip(self.weights.layers, self._keys, self._values, strict=True):
-            h_MX = decoder_layer(h_MX, layer, self.shape, cosine, sine, keys, values, position)
+        cosine, sine = self._cosine[first:end], self._sine[first:end]
+        for i, (layer, keys, values) in enumerate(zip(self.weights.layers, self._keys, self._values, strict=True)):
+            h_MX = decoder_layer(
+                h_MX,
+                layer,
+                self.shape,
+                cosine,
+                sine,
+                keys,
+                values,
+                position,
+                kept=None if kept is None else kept[i],
+                observe=None if self.observe is None else partial(self.observe, i),
+            )
         return h_MX
 
     def _logits(self, h_MX: Tensor) -> Tensor:

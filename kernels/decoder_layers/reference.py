@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..append_attention import append_attention
 from ..attention import attention
+from ..decode_attention import RaggedKV
 from ..quantized_matmul import PackedWeight, quantized_matmul
 
 
@@ -63,14 +66,18 @@ def decoder_layer(
     values_KTD: Tensor,
     position: int,
     key_bias_KT: Tensor | None = None,
+    kept: RaggedKV | None = None,
+    observe: Callable[[Tensor], None] | None = None,
 ) -> Tensor:
-    """h + attention(norm(h)), then h + swiglu(norm(h)), for M tokens at position, position + 1, ...
+    """h + attention(norm(h)), then h + swiglu(norm(h)), for M tokens that go into rows position, position + 1, ...
 
     Args:
         h_MX: float32 [M, hidden].
         cosine_ME, sine_ME: float32 [M, dim / 2] of these positions.
         keys_KTD, values_KTD: cache of this layer [kv_heads, capacity, dim]; rows position .. position + M are written.
         key_bias_KT: float32 [kv_heads, capacity] added to the scores of each key, or None.
+        kept: keys before those of the cache, in the past of every token (kv_heads segments); not with a window.
+        observe: is given the rotated queries, float32 [heads, M, dim].
 
     Returns:
         float32 [M, hidden].
@@ -82,13 +89,15 @@ def decoder_layer(
     v = quantized_matmul(x, layer.v, layer.bias_v).view(tokens, shape.kv_heads, shape.dim)
     keys_KTD[:, position:end] = rotate(k, cosine_ME, sine_ME).transpose(0, 1)
     values_KTD[:, position:end] = v.transpose(0, 1)
-    attended = attention(
-        rotate(q, cosine_ME, sine_ME).transpose(0, 1)[None].to(keys_KTD.dtype),
-        keys_KTD[None, :, :end],
-        values_KTD[None, :, :end],
-        window=shape.window,
-        key_bias_BKT=None if key_bias_KT is None else key_bias_KT[None, :, :end],
-    )
+    q_HMD = rotate(q, cosine_ME, sine_ME).transpose(0, 1)
+    if observe is not None:
+        observe(q_HMD)
+    q_BHMD, k_BKTD, v_BKTD = q_HMD[None].to(keys_KTD.dtype), keys_KTD[None, :, :end], values_KTD[None, :, :end]
+    if kept is None:
+        bias_BKT = None if key_bias_KT is None else key_bias_KT[None, :, :end]
+        attended = attention(q_BHMD, k_BKTD, v_BKTD, window=shape.window, key_bias_BKT=bias_BKT)
+    else:
+        attended = append_attention(q_BHMD, kept, k_BKTD, v_BKTD).out_BHSD
     attended = attended[0].transpose(0, 1).reshape(tokens, shape.heads * shape.dim).float()
     h_MX = h_MX + quantized_matmul(attended, layer.o)
     x = F.rms_norm(h_MX, (shape.hidden,), layer.norm_ffn, shape.eps)
