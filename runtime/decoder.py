@@ -109,8 +109,9 @@ class Decoder:
         h_MX = self.weights.embedding(ids_M)
         kept, first = self.cache.kept, self.cache.base + position
         end = first + len(ids_M)
-        if self._fused is not None and len(ids_M) <= MAX_TOKENS and kept is None and self.observe is None:
-            self._fused(h_MX, position)
+        short = len(ids_M) <= MAX_TOKENS and self.observe is None
+        if self._fused is not None and short and (kept is None or self._fused.takes(kept)):
+            self._fused(h_MX, position, self.cache.base, kept)
             return h_MX
         cosine, sine = self._cosine[first:end], self._sine[first:end]
         for i, (layer, keys, values) in enumerate(zip(self.weights.layers, self._keys, self._values, strict=True)):

@@ -81,17 +81,18 @@ struct Floats {
 // of work instead of a barrier.
 struct Private {
     Quantized x, attended;
-    std::vector<float> scores;
+    std::vector<float> scores, block;
 };
 
 // What the threads share.
 struct Work {
+    int64_t position, base;  // row of the first token in the cache; rotary position of row 0
     Floats q, k, v, attended, gate, up;
     Quantized inner;
     float* h[kMaxTokens];
     Barrier barrier;
 
-    Work(const Shape& s, float* hidden, int64_t tokens) {
+    Work(const Shape& s, float* hidden, int64_t tokens, int64_t position, int64_t base) : position(position), base(base) {
         q.prepare(tokens, s.heads * s.dim), k.prepare(tokens, s.kv_heads * s.dim), v.prepare(tokens, s.kv_heads * s.dim);
         attended.prepare(tokens, s.heads * s.dim), gate.prepare(tokens, s.ffn), up.prepare(tokens, s.ffn);
         inner.prepare(tokens, s.ffn);
@@ -133,9 +134,10 @@ inline void store_half(const float* x, uint16_t* out, int64_t n) {
 }
 
 // Rotate q and k of one (token, KV head) and store k and v at their place in the cache.
-void place(const Shape& s, const Layer& layer, Work& w, int64_t m, int64_t kv, int64_t position) {
-    const int64_t half = s.dim / 2, per = s.heads / s.kv_heads, row = (kv * s.capacity + position) * s.dim;
-    const float *cosine = s.cosine + position * half, *sine = s.sine + position * half;
+void place(const Shape& s, const Layer& layer, Work& w, int64_t m, int64_t kv) {
+    const int64_t at = w.position + m, angle = w.base + at;
+    const int64_t half = s.dim / 2, per = s.heads / s.kv_heads, row = (kv * s.capacity + at) * s.dim;
+    const float *cosine = s.cosine + angle * half, *sine = s.sine + angle * half;
     for (int64_t h = kv * per; h < (kv + 1) * per; ++h) rotate(w.q.row[m] + h * s.dim, cosine, sine, half);
     rotate(w.k.row[m] + kv * s.dim, cosine, sine, half);
     store_half(w.k.row[m] + kv * s.dim, layer.keys + row, s.dim);
@@ -157,41 +159,42 @@ void swiglu_group(Work& w, int64_t m, int64_t g) {
 }
 
 // One token and some query heads of one KV head.
-void attend_part(const Shape& s, const Layer& layer, Work& w, Private& own, int64_t m, int64_t kv, int64_t from, int64_t to,
-                 int64_t position) {
+void attend_part(const Shape& s, const Layer& layer, const Kept* kept, Work& w, Private& own, int64_t m, int64_t kv,
+                 int64_t from, int64_t to) {
     const int64_t head = kv * (s.heads / s.kv_heads) + from;
-    const int64_t last = position + m + 1, first = s.window ? std::max<int64_t>(0, last - s.window) : 0;
-    const uint16_t *k = layer.keys + kv * s.capacity * s.dim, *v = layer.values + kv * s.capacity * s.dim;
-    own.scores.resize((to - from) * last);
-    attend(w.q.row[m] + head * s.dim, (int)(to - from), k, v, first, last, s.dim, s.scale,
-           layer.key_bias ? layer.key_bias + kv * s.capacity : nullptr, own.scores.data(), last,
-           w.attended.row[m] + head * s.dim);
+    const int64_t last = w.position + m + 1, first = s.window ? std::max<int64_t>(0, last - s.window) : 0;
+    const int64_t row = kv * s.capacity + first, stride = last - first + (kept ? kept->count(kv) : 0);
+    own.scores.resize((to - from) * stride);
+    const Tail tail = {layer.keys + row * s.dim, layer.values + row * s.dim, last - first,
+                       layer.key_bias ? layer.key_bias + row : nullptr};
+    attend(w.q.row[m] + head * s.dim, (int)(to - from), kept, kv, tail, s.dim, s.scale, own.scores.data(), stride,
+           own.block.data(), w.attended.row[m] + head * s.dim);
 }
 
 // Rotate, store and attend. With no more threads than KV heads a thread does all of its heads and waits for nobody;
 // otherwise the query heads of a KV head are split once its keys are in place.
-void attend_all(const Shape& s, const Layer& layer, Work& w, Private& own, int64_t tokens, int64_t position, int tid,
+void attend_all(const Shape& s, const Layer& layer, const Kept* kept, Work& w, Private& own, int64_t tokens, int tid,
                 int threads) {
     const int64_t per = s.heads / s.kv_heads;
     const bool alone = threads <= s.kv_heads;
     for (int64_t kv = tid; kv < s.kv_heads; kv += threads)
-        for (int64_t m = 0; m < tokens; ++m) place(s, layer, w, m, kv, position + m);
+        for (int64_t m = 0; m < tokens; ++m) place(s, layer, w, m, kv);
     if (!alone) w.barrier.wait();
     const int64_t parts = alone ? (per + 15) / 16
                                 : std::min(per, std::max((per + 15) / 16, (threads + s.kv_heads - 1) / s.kv_heads));
     if (alone) {
         for (int64_t kv = tid; kv < s.kv_heads; kv += threads)
             for (int64_t i = 0; i < tokens * parts; ++i)
-                attend_part(s, layer, w, own, i / parts, kv, per * (i % parts) / parts, per * (i % parts + 1) / parts, position);
+                attend_part(s, layer, kept, w, own, i / parts, kv, per * (i % parts) / parts, per * (i % parts + 1) / parts);
         return;
     }
     for (int64_t i = tid; i < tokens * s.kv_heads * parts; i += threads) {
         const int64_t part = i % parts, kv = i / parts % s.kv_heads, m = i / parts / s.kv_heads;
-        attend_part(s, layer, w, own, m, kv, per * part / parts, per * (part + 1) / parts, position);
+        attend_part(s, layer, kept, w, own, m, kv, per * part / parts, per * (part + 1) / parts);
     }
 }
 
-void run_layer(const Shape& s, const Layer& layer, Work& w, Private& own, int64_t tokens, int64_t position, int tid,
+void run_layer(const Shape& s, const Layer& layer, const Kept* kept, Work& w, Private& own, int64_t tokens, int tid,
                int threads) {
     const int64_t attended = s.heads * s.dim;
     auto mine = [&](const Matrix& matrix) { return rows_of(matrix.rows, tid, threads); };
@@ -200,7 +203,7 @@ void run_layer(const Shape& s, const Layer& layer, Work& w, Private& own, int64_
     share(layer.k, own.x.x, w.k.row, tokens, layer.bias_k, false, mine(layer.k));
     share(layer.v, own.x.x, w.v.row, tokens, layer.bias_v, false, mine(layer.v));
     w.barrier.wait();
-    attend_all(s, layer, w, own, tokens, position, tid, threads);
+    attend_all(s, layer, kept, w, own, tokens, tid, threads);
     w.barrier.wait();
     for (int64_t m = 0; m < tokens; ++m)
         for (int64_t g = 0; g < attended / kGroup; ++g) quantize_group(w.attended.row[m], own.attended.x[m], g);
@@ -224,11 +227,13 @@ extern "C" {
 int64_t perdure_max_tokens() { return kMaxTokens; }
 int64_t perdure_layer_bytes() { return sizeof(Layer); }
 int64_t perdure_shape_bytes() { return sizeof(Shape); }
+int64_t perdure_kept_bytes() { return sizeof(Kept); }
 
-// h[tokens, hidden] in and out; the tokens are at positions position, position + 1, ...
+// h[tokens, hidden] in and out; the tokens go into rows position, position + 1, ... of the cache, whose row 0 stands at
+// rotary position base; kept: [count], keys that every token sees before those of the cache, or null.
 void perdure_decoder_layers(const Shape* s, const Layer* layers, int64_t count, float* h, int64_t tokens,
-                            int64_t position) {
-    Work work(*s, h, tokens);
+                            int64_t position, int64_t base, const Kept* kept) {
+    Work work(*s, h, tokens, position, base);
 #pragma omp parallel
     {
 #pragma omp single
@@ -236,8 +241,10 @@ void perdure_decoder_layers(const Shape* s, const Layer* layers, int64_t count, 
         Private own;
         own.x.prepare(tokens, s->hidden);
         own.attended.prepare(tokens, s->heads * s->dim);
+        own.block.resize(kUnpacked * s->dim);
         for (int64_t i = 0; i < count; ++i)
-            run_layer(*s, layers[i], work, own, tokens, position, omp_get_thread_num(), omp_get_num_threads());
+            run_layer(*s, layers[i], kept ? kept + i : nullptr, work, own, tokens, omp_get_thread_num(),
+                      omp_get_num_threads());
     }
 }
 
