@@ -44,6 +44,7 @@ def compact_kv(
     keep: int | Sequence[int],
     *,
     bias_HT: Tensor | None = None,
+    share_HN: Tensor | None = None,
     scale: float | None = None,
     method: Literal["omp", "highest"] = "omp",
     candidates: int = 4,
@@ -57,17 +58,19 @@ def compact_kv(
         v_HTD: values [H, T, D].
         keep: keys to keep, 1 .. T, of every head or one number a head (a budget per head costs no padding).
         bias_HT: biases that the keys already have, float [H, T]; -inf: no key there (heads of different lengths).
+        share_HN: how much of all its attention a query gives to these keys (others are around them), float [H, N] >= 0:
+            errors count as much as they change the output over all keys. None: every query's greatest score counts 1.
         scale: factor of the scores; default D ** -0.5.
         method: ``omp`` (orthogonal matching pursuit) or ``highest`` (greatest root mean square attention).
         candidates: OMP looks at the ``candidates * keep`` keys of the highest attention.
-        ridge: of the values (`ridge_values`).
+        ridge: of the values (`ridge_values`), towards the old values: a key that no query determines keeps its own.
 
     Raises:
         BadInput: shapes do not fit, or a head has fewer keys than it shall keep.
 
     Source: Fast KV compaction via attention matching, arXiv 2602.16284.
     """
-    budgets = _check(q_HND, k_HTD, v_HTD, keep, bias_HT)
+    budgets = _check(q_HND, k_HTD, v_HTD, keep, bias_HT, share_HN)
     _, queries, dim = q_HND.shape
     scale = dim**-0.5 if scale is None else scale
     limit = _BYTES.get(q_HND.device.type, 256 << 20)
@@ -86,6 +89,7 @@ def compact_kv(
                 k_HTD[some],
                 v_HTD[some],
                 None if bias_HT is None else bias_HT[some].float(),
+                None if share_HN is None else share_HN[some].float(),
                 scale,
                 pool,
             )
@@ -93,7 +97,7 @@ def compact_kv(
         ]
         sizes = torch.tensor([budgets[head] for head in chunk], device=q_HND.device)
         kept, betas, values = _solve(
-            _Pool(*(torch.cat(part) for part in zip(*pooled, strict=True))), sizes, most, method, ridge
+            _Pool(*(torch.cat(part) for part in zip(*pooled, strict=True))), v_HTD[index], sizes, most, method, ridge
         )
         if bias_HT is not None:  # phi already holds the old biases of the keys: the new one comes on top
             betas = betas + bias_HT[index].double().gather(1, kept)
@@ -109,17 +113,21 @@ def compact_kv(
 
 class _Pool(NamedTuple):
     """What the solvers need of some heads: phi [h, N, P] over the pool of candidate keys, ``keys`` [h, P] of those and
-    whether they are ``live``, ``mass`` [h, N] and ``outputs`` [h, N, D] over all keys."""
+    whether they are ``live``, ``mass`` [h, N] and ``outputs`` [h, N, D] over all keys, ``weight`` [h, N] of a query."""
 
     phi: Tensor
     keys: Tensor
     live: Tensor
     mass: Tensor
     outputs: Tensor
+    weight: Tensor
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float, pool: int) -> _Pool:
-    """Scores relative to a query's greatest; the pool is the keys of the greatest root mean square attention."""
+def _attend(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, share: Tensor | None, scale: float, pool: int
+) -> _Pool:
+    """Scores relative to a query's greatest, or to its mass over all keys where the share of these is given; the pool
+    is the keys of the greatest root mean square attention."""
     scores = torch.bmm(q * scale, k.float().mT)
     if bias is not None:
         scores += bias[:, None]
@@ -127,15 +135,19 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float, 
     scores.exp_()
     mass = scores.sum(2)
     scores /= mass[:, :, None]
-    rank = torch.linalg.vector_norm(scores, dim=1)
+    weight = torch.ones_like(mass) if share is None else share
+    mass = mass if share is None else share
+    rank = torch.linalg.vector_norm(scores if share is None else scores * share[:, :, None], dim=1)
     if bias is not None:
         rank = rank.masked_fill(bias == -torch.inf, -1.0)
     best = rank.topk(pool, dim=1)
     phi = _columns(scores, best.indices) * mass[:, :, None]
-    return _Pool(phi, best.indices, best.values >= 0, mass, torch.bmm(scores, v.float()))
+    return _Pool(phi, best.indices, best.values >= 0, mass, torch.bmm(scores, v.float()), weight)
 
 
-def _solve(pool: _Pool, sizes: Tensor, most: int, method: str, ridge: float) -> tuple[Tensor, Tensor, Tensor]:
+def _solve(
+    pool: _Pool, v: Tensor, sizes: Tensor, most: int, method: str, ridge: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """(kept int64, bias, values) [h, most, ...] of some heads; kept keys in ascending order, unused ones at the end."""
     phi, kept, mass = pool.phi, pool.keys, pool.mass
     used = torch.arange(most, device=phi.device) < sizes[:, None]
@@ -151,7 +163,10 @@ def _solve(pool: _Pool, sizes: Tensor, most: int, method: str, ridge: float) -> 
     beta = w.clamp_min(1e-30).log().clamp(max(_LEAST_BIAS, -_CLIP[method]), _CLIP[method])
     weighted = phi * beta.exp()[:, None]
     weighted /= weighted.sum(2, keepdim=True).clamp_min(1e-300)
-    return kept, beta, ridge_values(weighted, pool.outputs, ridge=ridge)
+    old = v.gather(1, kept[:, :, None].expand(-1, -1, v.shape[2])).double() * used[:, :, None]
+    weight = pool.weight[:, :, None].double()
+    wanted = weight * (pool.outputs.double() - weighted @ old)
+    return kept, beta, old + ridge_values(weight * weighted, wanted, ridge=ridge)
 
 
 def _columns(x_hNC: Tensor, index_hT: Tensor) -> Tensor:
@@ -170,13 +185,17 @@ def _chunks(budgets: list[int], at_once: int) -> Iterator[list[int]]:
     yield chunk
 
 
-def _check(q: Tensor, k: Tensor, v: Tensor, keep: int | Sequence[int], bias: Tensor | None) -> list[int]:
+def _check(
+    q: Tensor, k: Tensor, v: Tensor, keep: int | Sequence[int], bias: Tensor | None, share: Tensor | None
+) -> list[int]:
     if q.ndim != 3 or k.ndim != 3 or k.shape != v.shape or q.shape[0] != k.shape[0] or q.shape[2] != k.shape[2]:
         raise BadInput(
             f"expected q [H, N, D] and k, v [H, T, D], got {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}"
         )
     if 0 in q.shape or 0 in k.shape:
         raise BadInput(f"expected no empty axis, got q {tuple(q.shape)} and k {tuple(k.shape)}")
+    if share is not None and share.shape != q.shape[:2]:
+        raise BadInput(f"expected a share {tuple(q.shape[:2])} for every query, got {tuple(share.shape)}")
     heads, keys = k.shape[:2]
     budgets = [keep] * heads if isinstance(keep, int) else [int(x) for x in keep]
     lengths = [keys] * heads

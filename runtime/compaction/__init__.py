@@ -1,0 +1,22 @@
+"""A long cache made short: attention matching, where its queries come from, what each head gets, rivals, measures.
+
+The page README.md has the derivation and what was measured.
+"""
+
+from __future__ import annotations
+
+from .budgets import HeadBudgets, stored_budgets
+from .matching import Plan, compact
+from .queries import REPEAT, QueryLog, log_for, observed_read, repeat_queries
+
+__all__ = [
+    "REPEAT",
+    "HeadBudgets",
+    "Plan",
+    "QueryLog",
+    "compact",
+    "log_for",
+    "observed_read",
+    "repeat_queries",
+    "stored_budgets",
+]

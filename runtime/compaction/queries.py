@@ -1,0 +1,161 @@
+"""Reference queries: what a model asked of its keys while it read, kept in a bounded sample per layer and KV head.
+
+Knows how queries are sampled and where they can come from. Does not know what is done with them.
+
+    K KV heads, G query heads of a group, N kept queries, D channels
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ...errors import BadInput
+from ..decoder import Decoder
+
+REPEAT = "\nRepeat the previous text exactly:\n"
+
+
+class QueryLog:
+    """A uniform sample of the queries of every layer: give it to `Decoder.observe`.
+
+    The query heads of a group are pooled, since they look at the same keys. All layers and KV heads keep the same
+    tokens and heads of a group. What is kept depends on the seed and on how much was seen, not on how it was cut into
+    calls of one layer, so a replay of the same reads keeps the same queries.
+
+    Args:
+        layers: of the model.
+        kv_heads: KV heads of a layer.
+        capacity: queries that each layer and KV head keeps.
+        seed: of the sample.
+
+    Attributes:
+        seen: queries of a KV head that were offered (of the first layer).
+
+    Source: reservoir sampling, algorithm R (Vitter 1985).
+    """
+
+    def __init__(self, layers: int, kv_heads: int, capacity: int = 4096, seed: int = 0) -> None:
+        if min(layers, kv_heads, capacity) < 1:
+            raise BadInput(f"expected layers, kv_heads and capacity of at least 1, got {layers}, {kv_heads}, {capacity}")
+        self.kv_heads, self.capacity, self.seed = kv_heads, capacity, seed
+        self._kept: list[Tensor | None] = [None] * layers
+        self._seen = [0] * layers
+
+    @property
+    def seen(self) -> int:
+        return self._seen[0]
+
+    def __len__(self) -> int:
+        """Queries that each layer and KV head holds."""
+        return min(self._seen[0], self.capacity)
+
+    def __call__(self, layer: int, q_HMD: Tensor) -> None:
+        """Offer rotated queries float [H, M, D] of one layer."""
+        heads, rows, dim = q_HMD.shape
+        if heads % self.kv_heads:
+            raise BadInput(f"expected query heads in {self.kv_heads} groups, got {heads}")
+        q_KND = q_HMD.reshape(self.kv_heads, -1, rows, dim).transpose(1, 2).reshape(self.kv_heads, -1, dim)
+        kept = self._kept[layer]
+        if kept is None:
+            kept = torch.empty(self.kv_heads, self.capacity, dim, dtype=torch.float16, device=q_HMD.device)
+            self._kept[layer] = kept
+        taken, places = self._choose(self._seen[layer], q_KND.shape[1])
+        kept[:, places.to(kept.device)] = q_KND[:, taken.to(kept.device)].to(kept.dtype)
+        self._seen[layer] += q_KND.shape[1]
+
+    def _choose(self, seen: int, new: int) -> tuple[Tensor, Tensor]:
+        """(which of the new ones are kept, where): the number of an offered one alone decides where it would go."""
+        number = torch.arange(seen, seen + new)
+        # A counter-based draw (splitmix64 in wrapping int64) instead of a generator: no state to save.
+        x = number * -7046029254386353131 + (self.seed * 7046029254386353087) % (1 << 62)
+        x = (x ^ (x >> 30 & 0x3FFFFFFFF)) * -4658895280553007687
+        x = (x ^ (x >> 27 & 0x1FFFFFFFFF)) * -7723592293110705685
+        x = (x ^ (x >> 31 & 0x1FFFFFFFF)) & 0x7FFFFFFFFFFFFFFF
+        place = torch.where(number < self.capacity, number, x % (number + 1))
+        taken = (place < self.capacity).nonzero()[:, 0]
+        place = place[taken]
+        # Of several that go to one place the last stays.
+        last = torch.full((self.capacity,), -1).scatter_reduce(0, place, torch.arange(len(taken)), "amax")
+        stays = last[last >= 0]
+        return taken[stays], place[stays]
+
+    def of(self, layer: int) -> Tensor:
+        """float16 [K, N, D] of one layer.
+
+        Raises:
+            BadInput: nothing was seen yet.
+        """
+        kept = self._kept[layer]
+        if kept is None:
+            raise BadInput("expected queries to have been seen; set Decoder.observe to this log and read some tokens")
+        return kept[:, : min(self._seen[layer], self.capacity)]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that is held, to be saved; the inverse of `restore`."""
+        held = {f"q.{i}": x[:, : min(n, self.capacity)].contiguous() for i, (x, n) in enumerate(self._pairs())}
+        return {"seen": torch.tensor(self._seen), **held}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Hold what `tensors` gave, in a log of the same sizes.
+
+        Raises:
+            BadInput: it is of a log with other sizes.
+        """
+        seen = tensors["seen"].tolist()
+        if len(seen) != len(self._seen):
+            raise BadInput(f"expected the queries of {len(self._seen)} layers, got {len(seen)}")
+        self._seen = [int(n) for n in seen]
+        for i, n in enumerate(self._seen):
+            self._kept[i] = None
+            if n:
+                q = tensors[f"q.{i}"]
+                if q.shape[0] != self.kv_heads or q.shape[1] != min(n, self.capacity):
+                    raise BadInput(f"expected queries of {self.kv_heads} KV heads, at most {self.capacity} each")
+                kept = torch.empty(q.shape[0], self.capacity, q.shape[2], dtype=q.dtype, device=q.device)
+                kept[:, : q.shape[1]] = q
+                self._kept[i] = kept
+
+    def _pairs(self) -> list[tuple[Tensor, int]]:
+        return [(x, n) for x, n in zip(self._kept, self._seen, strict=True) if x is not None]
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._kept = [None] * len(self._kept)
+        self._seen = [0] * len(self._seen)
+
+
+def log_for(decoder: Decoder, capacity: int = 4096, seed: int = 0) -> QueryLog:
+    """An empty log of the sizes of a decoder."""
+    return QueryLog(len(decoder.cache.layers), decoder.shape.kv_heads, capacity, seed)
+
+
+def observed_read(decoder: Decoder, tokens: Sequence[int], log: QueryLog, forget: bool = True) -> None:
+    """Read tokens while ``log`` looks on; with ``forget`` the cache is as before afterwards."""
+    length, before = decoder.cache.length, decoder.observe
+    decoder.observe = log
+    try:
+        decoder.read(tokens)
+    finally:
+        decoder.observe = before
+        if forget:
+            decoder.cache.truncate(length)
+
+
+def repeat_queries(
+    decoder: Decoder, log: QueryLog, prompt: Sequence[int], first: int = 0, last: int | None = None
+) -> None:
+    """Repeat-prefill: read "repeat the previous text" and then tokens ``first`` to ``last`` of the cache again.
+
+    Args:
+        log: gets the queries of the repeated tokens (and of the prompt).
+        prompt: ids of the request, such as ``REPEAT`` encoded.
+
+    Source: arXiv 2602.16284, section on reference queries; KVzip, arXiv 2505.23416.
+    """
+    tokens = decoder.cache.tokens[first:last]
+    if not tokens:
+        raise BadInput(f"expected tokens to repeat, the cache holds {len(decoder.cache.tokens)}, asked {first} to {last}")
+    observed_read(decoder, [*prompt, *tokens], log)
