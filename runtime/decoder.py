@@ -1,7 +1,7 @@
 """The project's own forward pass of a Qwen2 or Llama decoder.
 
-Knows in which order the layers run, where the fast path ends (more than 64 tokens, no C++) and how logits are made.
-Does not know text.
+Knows in which order the layers run, where the fast path ends (more than 64 tokens, no C++, another device) and how
+logits are made. Does not know text.
 
 Tensors: M tokens of this call, X hidden, V vocabulary.
 """
@@ -21,10 +21,12 @@ from ..kernels.decoder_layers import MAX_TOKENS, DecoderShape, FusedLayers, deco
 from ..kernels.decoder_layers import fits as fused_fits
 from ..kernels.quantized_matmul import quantized_matmul
 from .cache import KVCache
-from .quantize import ModelWeights
+from .quantize import ModelWeights, plain_weights
 
 _CHUNK = 512
 """Tokens of a long prompt between two looks at ``cancel``; bounds the memory of one pass."""
+_GPU_CHUNK = 2048
+"""The same elsewhere, where a layer costs more to start than to run."""
 _ROWS = 32
 """Logits that are made at once: few enough for the product that does not unpack the whole output matrix."""
 
@@ -39,6 +41,8 @@ class Decoder:
     Args:
         weights: packed weights.
         capacity: positions there is room for.
+        device: None runs packed weights on the CPU. Else they are unpacked to plain bfloat16 on that device (``cuda``),
+            with a bfloat16 cache: for measurements, best from weights that were loaded in bfloat16.
 
     Attributes:
         cache: keys and values of what it has read.
@@ -46,8 +50,9 @@ class Decoder:
         vocab: width of the logits.
     """
 
-    def __init__(self, weights: ModelWeights, capacity: int) -> None:
-        config = weights.config
+    def __init__(self, weights: ModelWeights, capacity: int, device: torch.device | str | None = None) -> None:
+        weights = weights if device is None else plain_weights(weights, device)
+        config, self.device = weights.config, torch.device(device or "cpu")
         if capacity < 1:
             raise BadInput(f"expected context_tokens of at least 1, got {capacity}")
         self.weights, self.vocab = weights, config.vocab
@@ -57,15 +62,17 @@ class Decoder:
         self.observe: Callable[[int, Tensor], None] | None = None
         frequencies = torch.tensor(config.inverse_frequencies, dtype=torch.float64)
         angles = torch.arange(max(capacity, config.context))[:, None] * frequencies
-        self._cosine, self._sine = angles.cos().float(), angles.sin().float()
+        self._cosine, self._sine = (x.float().to(self.device) for x in (angles.cos(), angles.sin()))
         dtype = torch.float32 if weights.output.bits == 32 else torch.float16
-        self.cache = KVCache(config.layers, capacity, weights.sha256)
-        self.cache.allocate(config.kv_heads, config.head_dim, dtype)
-        self._keys = [layer.keys[0] for layer in self.cache.layers]
-        self._values = [layer.values[0] for layer in self.cache.layers]
+        dtype = dtype if device is None else torch.bfloat16
+        self.cache = KVCache(config.layers, capacity, weights.sha256, config.window, len(angles))
+        self.cache.allocate(config.kv_heads, config.head_dim, dtype, self.device)
         self._fused: FusedLayers | None = None
         if fused_fits(weights.layers, self.shape, dtype):
-            self._fused = FusedLayers(weights.layers, self.shape, self._cosine, self._sine, self._keys, self._values)
+            # On a CPU the rows of a cache stay where they are.
+            rows = [[x[0] for x in (layer.keys, layer.values)] for layer in self.cache.layers]
+            keys, values = zip(*rows, strict=True)
+            self._fused = FusedLayers(weights.layers, self.shape, self._cosine, self._sine, keys, values)
 
     @property
     def fused(self) -> bool:
@@ -73,7 +80,7 @@ class Decoder:
         return self._fused is not None
 
     def read(self, tokens: Sequence[int], *, all_logits: bool = False, cancel: threading.Event | None = None) -> Tensor:
-        """Read tokens after those in the cache.
+        """Read tokens after those in the cache, and after what it keeps compacted.
 
         Args:
             tokens: ids, at least one.
@@ -81,27 +88,29 @@ class Decoder:
             cancel: looked at between chunks of a long prompt.
 
         Returns:
-            float32 [V], or [M, V] with ``all_logits``.
+            float32 [V], or [M, V] with ``all_logits``, on the decoder's device.
 
         Raises:
-            BadInput: no tokens, an id out of range, or more than the cache has room for.
+            BadInput: no tokens, an id out of range, or more than the cache has room or the model positions for.
             Cancelled: ``cancel`` was set; the cache holds what was read.
         """
-        room = self.cache.capacity - self.cache.length
+        room = self.cache.room
         if not 1 <= len(tokens) <= room:
             raise BadInput(f"expected 1 to {room} more tokens, got {len(tokens)}; give a larger context_tokens")
+        self.cache.reserve(len(tokens))
         if not all(0 <= t < self.vocab for t in tokens):
             raise BadInput(f"expected token ids from 0 to {self.vocab - 1}, got {max(tokens)}; wrong tokenizer?")
         parts: list[Tensor] = []
-        for start in range(0, len(tokens), _CHUNK):
+        size = _CHUNK if self.device.type == "cpu" else _GPU_CHUNK
+        for start in range(0, len(tokens), size):
             if cancel is not None and cancel.is_set():
                 raise Cancelled
-            chunk = tokens[start : start + _CHUNK]
-            h_MX = self._layers(torch.tensor(chunk), self.cache.length)
+            chunk = tokens[start : start + size]
+            h_MX = self._layers(torch.tensor(chunk, device=self.device), self.cache.length)
             self.cache.advance(chunk)
             if all_logits:
                 parts += [self._logits(h_MX[at : at + _ROWS]) for at in range(0, len(chunk), _ROWS)]
-            elif start + _CHUNK >= len(tokens):
+            elif start + size >= len(tokens):
                 return self._logits(h_MX[-1:])[0]
         return torch.cat(parts)
 
@@ -114,15 +123,15 @@ class Decoder:
             self._fused(h_MX, position, self.cache.base, kept)
             return h_MX
         cosine, sine = self._cosine[first:end], self._sine[first:end]
-        for i, (layer, keys, values) in enumerate(zip(self.weights.layers, self._keys, self._values, strict=True)):
+        for i, (layer, rows) in enumerate(zip(self.weights.layers, self.cache.layers, strict=True)):
             h_MX = decoder_layer(
                 h_MX,
                 layer,
                 self.shape,
                 cosine,
                 sine,
-                keys,
-                values,
+                rows.keys[0],
+                rows.values[0],
                 position,
                 kept=None if kept is None else kept[i],
                 observe=None if self.observe is None else partial(self.observe, i),

@@ -99,20 +99,13 @@ def generate(
     """
     if not prompt or limits.max_tokens < 1:
         raise BadInput(f"expected a prompt and max_tokens >= 1, got {len(prompt)} tokens and {limits.max_tokens}")
-    if len(prompt) + 1 > engine.cache.capacity:
-        raise BadInput(
-            f"expected a prompt of at most {engine.cache.capacity - 1} tokens, got {len(prompt)}; "
-            "shorten it or load the planner with more context_tokens"
-        )
     started = time.perf_counter()
-    # The last token is always read: its logits are needed.
-    reused = min(engine.cache.shared_prefix(prompt), len(prompt) - 1)
-    engine.cache.truncate(reused)
+    reused = _reused(engine.cache, prompt)
     stopped: Stopped = "cancelled"
     tokens: list[int] = []
     read_at = started
     try:
-        logits = engine.read(prompt[reused:], cancel=limits.cancel)
+        logits = engine.read(prompt[reused:], cancel=limits.cancel).cpu()
         read_at = time.perf_counter()
         stopped = _decode(engine, tokenizer, logits, sampling, limits, grammar, tokens)
     except Cancelled:
@@ -129,6 +122,28 @@ def generate(
     )
 
 
+def _reused(cache: KVCache, prompt: Sequence[int]) -> int:
+    """Leave in the cache what it has read of the prompt, from the first token on; how many tokens that is.
+
+    Kept keys stand for all of ``past`` together: where the prompt differs from it, everything is read afresh. Kept keys
+    without a ``past`` (pages) come before every prompt.
+    """
+    # The last token is always read: its logits are needed.
+    same = min(cache.shared_prefix(prompt), len(prompt) - 1)
+    fresh = bool(cache.past) and same < len(cache.past)
+    most = cache.capacity if fresh else len(cache.past) + cache.length + cache.room
+    if len(prompt) + 1 > most:
+        raise BadInput(
+            f"expected a prompt of at most {most - 1} tokens, got {len(prompt)}; "
+            "shorten it or load the planner with more context_tokens"
+        )
+    if fresh:
+        cache.reset()
+        return 0
+    cache.truncate(same - len(cache.past))
+    return same
+
+
 def _decode(
     engine: Engine,
     tokenizer: Tokenizer,
@@ -141,7 +156,7 @@ def _decode(
     """Append tokens until something stops it."""
     draw = _sampler(sampling)
     stream = DecodeStream(skip_special_tokens=True)
-    room = min(limits.max_tokens, engine.cache.capacity - engine.cache.length)
+    room = min(limits.max_tokens, engine.cache.room)
     while True:
         if limits.cancel is not None and limits.cancel.is_set():
             return "cancelled"
@@ -158,7 +173,7 @@ def _decode(
             return "end"
         if len(tokens) >= room:
             return "length"
-        logits = engine.read(new)
+        logits = engine.read(new).cpu()
 
 
 def _constrained(grammar: Grammar, logits: Tensor, draw: Callable[[Tensor], int]) -> list[int]:

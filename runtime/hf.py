@@ -17,8 +17,9 @@ from transformers import AttentionInterface, AutoModelForCausalLM, AutoTokenizer
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from ..errors import BadInput, WeightsError
+from ..kernels.append_attention import append_attention
 from ..kernels.attention import attention
-from .cache import KVCache
+from .cache import KeptView, KVCache
 from .decoder import Cancelled
 from .planner import LocalPlanner
 from .tokenizer import Tokenizer
@@ -30,8 +31,8 @@ _CHUNK = 512
 def perdure_attention(
     module: torch.nn.Module,
     query: Tensor,
-    key: Tensor,
-    value: Tensor,
+    key: Tensor | KeptView,
+    value: Tensor | KeptView,
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
@@ -41,7 +42,8 @@ def perdure_attention(
     """Our attention in the form that `transformers` calls.
 
     Args:
-        query, key, value: [B, H, S, D], [B, K, T, D].
+        query, key, value: [B, H, S, D], [B, K, T, D]. Or, from a `KVCache` with compacted keys, `KeptView`s: every
+            query sees the kept keys and, causally, the tail; the mask is not looked at.
         attention_mask: bool or additive [B, 1, S, T]; None means causal, or everything if the layer is not.
 
     Returns:
@@ -52,6 +54,12 @@ def perdure_attention(
     """
     if dropout or kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
         raise BadInput("expected attention without dropout, softcap and sinks; use attn_implementation='eager'")
+    if isinstance(key, KeptView) and isinstance(value, KeptView):
+        tail = (key.tail.to(query.dtype), value.tail.to(query.dtype))
+        out = append_attention(query, key.kept, *tail, scale=scaling).out_BHSD
+        return out.transpose(1, 2).contiguous(), None
+    assert isinstance(key, Tensor)
+    assert isinstance(value, Tensor)
     queries, keys = query.shape[2], key.shape[2]
     causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
     if attention_mask is None and not causal:
@@ -82,11 +90,12 @@ class HfEngine:
     def __init__(self, model: Any, capacity: int, sha256: str) -> None:
         config = model.config.get_text_config()
         self.model, self.vocab = model, int(model.get_output_embeddings().weight.shape[0])
-        self.cache = KVCache(int(config.num_hidden_layers), capacity, sha256)
+        layers = int(config.num_hidden_layers)
+        self.cache = KVCache(layers, capacity, sha256, _windows(config, layers), _positions(config))
 
     def read(self, tokens: Sequence[int], *, all_logits: bool = False, cancel: threading.Event | None = None) -> Tensor:
         """See `Decoder.read`."""
-        room = self.cache.capacity - self.cache.length
+        room = self.cache.room
         if not 1 <= len(tokens) <= room:
             raise BadInput(f"expected 1 to {room} more tokens, got {len(tokens)}; give a larger context_tokens")
         parts: list[Tensor] = []
@@ -127,6 +136,22 @@ def load_hf_planner(spec: str, context_tokens: int) -> LocalPlanner:
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or context_tokens
     engine = HfEngine(model, min(context_tokens, int(limit)), sha256)
     return LocalPlanner(Path(spec).name, sha256, engine, own, str(tokenizer.chat_template or ""))
+
+
+def _windows(config: Any, layers: int) -> list[int | None]:
+    """The sliding window of each layer, None for those that see everything."""
+    window = getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None)
+    if kinds is None:  # one kind of layer: all slide if there is a window that is in use
+        used = window is not None and getattr(config, "use_sliding_window", True)
+        kinds = ["sliding_attention" if used else "full_attention"] * layers
+    return [int(window) if kind == "sliding_attention" and window else None for kind in kinds]
+
+
+def _positions(config: Any) -> int | None:
+    """Positions that the model knows, where it says so."""
+    known = getattr(config, "max_position_embeddings", None)
+    return int(known) if known else None
 
 
 def _identity(model: Any) -> str:

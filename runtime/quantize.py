@@ -24,9 +24,9 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from filelock import FileLock
@@ -36,14 +36,14 @@ from torch import Tensor
 
 from ..errors import StorageError
 from ..kernels.decoder_layers import LayerWeights
-from ..kernels.quantized_matmul import GROUP, Bits, Layout, PackedWeight, best_layout, pack, quantize
+from ..kernels.quantized_matmul import GROUP, Bits, Layout, PackedWeight, best_layout, dequantize_packed, pack, quantize
 from .architecture import ModelConfig
 from .source import LAYER_MATRICES, Source
 from .tokenizer import Tokenizer, tokenizer_from_json
 
 log = logging.getLogger("perdure")
 
-Precision = Literal["quantized", "float32"]
+Precision = Literal["quantized", "bfloat16", "float32"]
 FORMAT = 1
 _FOUR = {"Q4_0", "Q4_1", "Q4_K", "IQ4_NL", "IQ4_XS", "Q2_K", "MXFP4"}
 _FIVE = {"Q5_0", "Q6_K", "Q3_K"}
@@ -98,6 +98,31 @@ class ModelWeights:
 def load_weights(source: Source, precision: Precision = "quantized") -> ModelWeights:
     """Read and pack all tensors of a source, without any cache."""
     return _assemble(_pack_all(source, precision), source.config, _identity(source.sha256, precision), source)
+
+
+def plain_weights(weights: ModelWeights, device: torch.device | str) -> ModelWeights:
+    """The same weights as bfloat16 matrices on a device, with an identity of their own.
+
+    Raises:
+        BadInput: weights in a layout that cannot be unpacked; load them in ``bfloat16``.
+    """
+
+    def matrix(w: PackedWeight) -> PackedWeight:
+        return PackedWeight("dense", 16, w.rows, w.cols, dequantize_packed(w).to(device, torch.bfloat16))
+
+    def part(x: Any) -> Any:
+        return matrix(x) if isinstance(x, PackedWeight) else x.to(device) if isinstance(x, Tensor) else x
+
+    layers = tuple(LayerWeights(**{f: part(x) for f, x in vars(layer).items()}) for layer in weights.layers)
+    rows, scales = weights.embedding.rows.to(device), weights.embedding.scales
+    return replace(
+        weights,
+        sha256=hashlib.sha256(f"{weights.sha256} bfloat16".encode()).hexdigest(),
+        embedding=replace(weights.embedding, rows=rows, scales=None if scales is None else scales.to(device)),
+        layers=layers,
+        norm_out=weights.norm_out.to(device),
+        output=matrix(weights.output),
+    )
 
 
 def cached_weights(cache_dir: Path, sha256: str) -> ModelWeights | None:
@@ -198,8 +223,8 @@ def _pack_all(source: Source, precision: Precision) -> dict[str, Tensor | Packed
     if not tied:
         del embedding
         embedding = source.read("token_embd.weight")
-    if precision == "float32" or embedding.shape[1] % GROUP:
-        tensors["token_embd.weight"] = embedding
+    if precision != "quantized" or embedding.shape[1] % GROUP:
+        tensors["token_embd.weight"] = embedding if precision != "bfloat16" else embedding.to(torch.bfloat16)
         return tensors
     # Only the rows of the prompt are ever read: Q5_0 is kept exactly, everything else in 8 bits.
     codes = quantize(embedding, 5 if source.kinds["token_embd.weight"] == "Q5_0" else 8)
@@ -217,7 +242,7 @@ def _pack_one(name: str, tensor: Tensor, kind: str, precision: Precision) -> Pac
     rows, cols = tensor.shape
     if precision == "float32":
         return PackedWeight("dense", 32, rows, cols, tensor)
-    if cols % GROUP:
+    if cols % GROUP or precision == "bfloat16":
         return PackedWeight("dense", 16, rows, cols, tensor.to(torch.bfloat16))
     layout = best_layout()
     return pack(quantize(tensor, choose_bits(name, kind, layout)), layout)

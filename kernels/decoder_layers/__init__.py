@@ -141,7 +141,7 @@ class FusedLayers:
         if h_MX.dtype != torch.float32 or h_MX.shape != (tokens, hidden) or not h_MX.is_contiguous():
             raise BadInput(f"expected contiguous float32 [M, {hidden}], got {h_MX.dtype} {tuple(h_MX.shape)}")
         end = position + tokens
-        if not 1 <= tokens <= MAX_TOKENS or position < 0 or end > self._capacity or not 0 <= base:
+        if not 1 <= tokens <= MAX_TOKENS or position < 0 or end > self._capacity or base < 0:
             raise BadInput(
                 f"expected 1 to {MAX_TOKENS} tokens that end within {self._capacity} positions, "
                 f"got {tokens} at {position} after {base}"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...errors import BadInput
 from ..append_attention import append_attention
 from ..attention import attention
 from ..decode_attention import RaggedKV
@@ -76,12 +77,18 @@ def decoder_layer(
         cosine_ME, sine_ME: float32 [M, dim / 2] of these positions.
         keys_KTD, values_KTD: cache of this layer [kv_heads, capacity, dim]; rows position .. position + M are written.
         key_bias_KT: float32 [kv_heads, capacity] added to the scores of each key, or None.
-        kept: keys before those of the cache, in the past of every token (kv_heads segments); not with a window.
+        kept: keys before those of the cache, in the past of every token (kv_heads segments); not with a window; plain
+            ones of the cache's dtype.
         observe: is given the rotated queries, float32 [heads, M, dim].
 
     Returns:
         float32 [M, hidden].
+
+    Raises:
+        BadInput: kept keys and a window.
     """
+    if kept is not None and shape.window is not None:
+        raise BadInput("expected no kept keys in a layer with a window; what is out of sight is dropped exactly")
     tokens, end = h_MX.shape[0], position + h_MX.shape[0]
     x = F.rms_norm(h_MX, (shape.hidden,), layer.norm_in, shape.eps)
     q = quantized_matmul(x, layer.q, layer.bias_q).view(tokens, shape.heads, shape.dim)

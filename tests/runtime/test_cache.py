@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from perdure.errors import BadInput, DamagedError, StorageError, VersionError
-from perdure.runtime import cache as cache_module
+from perdure.runtime import snapshot as snapshot_module
 from perdure.runtime.cache import KVCache
 from perdure.runtime.decoder import Decoder
 from perdure.runtime.planner import open_source
@@ -88,10 +88,10 @@ def test_a_snapshot_of_a_newer_version_or_longer_than_the_cache_is_refused(
     decoder.cache.save(tmp_path / "long")
     with pytest.raises(BadInput, match="more context_tokens"):
         small.cache.load(tmp_path / "long")
-    monkeypatch.setattr(cache_module, "SNAPSHOT_VERSION", 2)
+    monkeypatch.setattr(snapshot_module, "VERSION", 3)
     decoder.cache.save(tmp_path / "new")
-    monkeypatch.setattr(cache_module, "SNAPSHOT_VERSION", 1)
-    with pytest.raises(VersionError, match="has 2"):
+    monkeypatch.setattr(snapshot_module, "VERSION", 2)
+    with pytest.raises(VersionError, match="has 3"):
         decoder.cache.load(tmp_path / "new")
 
 
