@@ -47,7 +47,7 @@ class Errand:
     speaker: str
     channel: str
     family: str
-    """bring, give, stow, switch, open_close, discard, twin, conditional."""
+    """bring, give, stow, switch, open_close, discomfort, discard, twin, conditional."""
     goal: Goal
     done: bool | None = None
     """None as long as it is open; False once the deadline has passed."""
@@ -89,13 +89,13 @@ class Errands:
     def plan_day(self, day: int, others: list[str]) -> None:
         """Four to six errands spread over the day, and what belongs to this day of the week."""
         rng, start = self.rng, day * 1440
-        families = ["bring", "give", "stow", "switch", "open_close", "twin", "bring", "switch", "conditional"]
+        families = ["bring", "give", "stow", "switch", "open_close", "twin", "bring", "discomfort", "conditional"]
         count = rng.randint(4, 6)
         chosen = rng.sample(families, count)
         gap = (20 * 60 - 8 * 60 - 40) // count
         for number, family in enumerate(chosen):
             at = start + 8 * 60 + 40 + number * gap + rng.randint(0, gap - 20)
-            simple = family in ("bring", "switch", "open_close")
+            simple = family in ("bring", "switch", "open_close", "discomfort")
             speaker = rng.choice(others) if simple and rng.random() < 0.25 else self.owner
             self.planned.append((at, family, speaker))
         if day % 7 == 1:
@@ -339,6 +339,22 @@ def _open_close(errands: Errands, house: House, routines: Routines, speaker: str
     return Goal("state", name, state), rng.choice(wordings)
 
 
+def _discomfort(errands: Errands, house: House, routines: Routines, speaker: str) -> tuple[Goal, str] | None:
+    """What is wrong with a room is said, not what is to be done about it."""
+    rng = errands.rng
+    name = rng.choice([f.name for f in house.plan.fixtures.values() if f.kind.name in ("lamp", "window")])
+    state = house.state[name]
+    other, wrongs = {
+        "off": ("on", ("so dark", "too dark")),
+        "on": ("off", ("so bright", "too bright")),
+        "closed": ("open", ("so stuffy", "too stuffy")),
+        "open": ("closed", ("so draughty", "too draughty")),
+    }[state]
+    room, wrong = name.rsplit(" ", 1)[0], rng.choice(wrongs)
+    wordings = [f"It is {wrong} in the {room}.", f"I find the {room} {wrong}.", f"The {room} is {wrong} for me."]
+    return Goal("state", name, other), rng.choice(wordings)
+
+
 def _discard(errands: Errands, house: House, routines: Routines, speaker: str) -> tuple[Goal, str] | None:
     rng = errands.rng
     names = [n for n in ("letter", "apple") if any(house.items[i].cell for i in house.ids_of(n))]
@@ -374,6 +390,7 @@ _MAKERS = {
     "twin": _twin,
     "switch": _switch,
     "open_close": _open_close,
+    "discomfort": _discomfort,
     "discard": _discard,
     "forbidden": _discard,
     "conditional": _conditional,

@@ -15,6 +15,7 @@ from .skills import CLOSED, OPEN
 
 _ME = frozenset({"me", "i"})
 _THROW = frozenset("throw bin rid trash discard dispose garbage rubbish".split())
+_CARRY = frozenset("put bring take give fetch hand carry store".split())
 _WHENEVER = frozenset({"whenever", "always", "never", "ever", "every"})
 _ALWAYS = _WHENEVER | {"if", "keep", "times", "when"}
 _WHEN_HOME = frozenset("when once soon after back home returns arrives".split())
@@ -27,7 +28,7 @@ _STATE_WORDS = {
 _REQUEST = re.compile(
     r"^(?:please|could you|can you|would you|will you|turn|switch|put|bring|take|give|fetch|open|close|shut|throw|hand|"
     r"get|carry|store|whenever|always|when|once|if|as soon as|make sure|i need|i would like|i'd like|get rid)\b"
-    r"|\bplease\b|\b(?:should|can) (?:be|go)\b",
+    r"|\bplease\b|\b(?:should|can) (?:be|go)\b|\b(?:so|too) (?:dark|bright|stuffy|draughty|cold|warm|loud)\b",
     re.IGNORECASE,
 )
 
@@ -54,6 +55,10 @@ EXAMPLES: tuple[tuple[str, Call], ...] = (
         Call("always", {"fixture": "bedroom window", "state": "closed"}),
     ),
     ("Could you turn the radio off? (Anna)", Call("set", {"fixture": "radio", "state": "off"})),
+    ("I find the bedroom too draughty. (Anna)", Call("set", {"fixture": "bedroom window", "state": "closed"})),
+    ("The bedroom is so stuffy. (Anna)", Call("set", {"fixture": "bedroom window", "state": "open"})),
+    ("It is too bright in the bedroom. (Anna)", Call("set", {"fixture": "bedroom lamp", "state": "off"})),
+    ("The bedroom is too dark for me. (Anna)", Call("set", {"fixture": "bedroom lamp", "state": "on"})),
     ("Open the fridge. (Anna)", Call("set", {"fixture": "fridge", "state": "open"})),
     ("Shut the study door. (Anna)", Call("set", {"fixture": "study door", "state": "closed"})),
     ("Please carry the umbrella to the bed. (Anna)", Call("bring", {"thing": "umbrella", "to": "bed"})),
@@ -67,19 +72,21 @@ EXAMPLES: tuple[tuple[str, Call], ...] = (
 
 
 def spoken_of(names: Sequence[str], text: str, speaker: str) -> list[str]:
-    """The names that a request speaks of; all of them if it speaks of none. ``me`` is who speaks, else ``I``."""
+    """The names that a request speaks of, else those that share a word with it, else all.
+
+    ``me`` is who speaks; so is ``I`` if nothing else is named.
+    """
     said = _words(text)
     found = [name for name in names if set(name.lower().split()) <= said or (name == speaker and "me" in said)]
     if not found and "i" in said:
         found = [name for name in names if name == speaker]
-    return found or list(names)
+    return found or [name for name in names if set(name.lower().split()) & said] or list(names)
 
 
 def states_spoken_of(states: Sequence[str], text: str) -> list[str]:
-    """The states that a request wants: those of its command, not of the condition under which it holds."""
+    """The states that a request names: those of its command, not of the condition under which it holds."""
     said = _words(_CONDITION.sub(" ", text))
-    found = [state for state in states if _STATE_WORDS.get(state, {state}) & said]
-    return found or list(states)
+    return [state for state in states if _STATE_WORDS.get(state, {state}) & said]
 
 
 _CONDITION = re.compile(r"\b(?:whenever|if|when|as soon as|once)\b[^,.]*(?:,|$|(?=\.))", re.IGNORECASE)
@@ -111,5 +118,7 @@ def grounded(text: str, speaker: str, call: Call) -> float:
     if call.tool != "always" and said & _WHENEVER:
         score *= 0.3
     if call.tool in ("set", "always"):
-        score *= 1.0 if call.arguments["state"] in states_spoken_of([*_STATE_WORDS], text) else 0.5
+        named = states_spoken_of([*_STATE_WORDS], text)
+        score *= 0.5 if named and call.arguments["state"] not in named else 1.0
+        score *= 0.3 if not named and said & _CARRY else 1.0  # to put into a drawer is not to open it
     return score

@@ -317,8 +317,17 @@ class HomeRobot(Agent):
             return values
         text = str(told.payload["text"])
         if argument == "state":
-            return states_spoken_of(values, text)
+            return states_spoken_of(values, text) or self._changes(text) or values
         return spoken_of(values, text, str(told.payload["speaker"]))
+
+    def _changes(self, text: str) -> list[str]:
+        """States that would be new to one of the fixtures spoken of: nobody asks for what is so already."""
+        found = set()
+        for name in spoken_of(self._options("set", "fixture") or [], text, ""):
+            life = self.world.fold.fixtures.get(name)
+            now = None if life is None or life.now is None else life.now.value
+            found |= {state for state in self.states_of(name) if state != now}
+        return sorted(found)
 
     def _options(self, tool_name: str, argument: str) -> Sequence[str] | None:
         fold = self.world.fold

@@ -49,6 +49,7 @@ def test_trials_do_not_follow_one_another_at_once_and_spare_what_cannot_be_set()
         ("Please bring the keys to the desk.", True),
         ("The letter should go into the wardrobe, please.", True),
         ("Whenever you see the fridge open, close it.", True),
+        ("I find the study so stuffy.", True),
         ("The spare key is in the desk drawer.", False),
         ("Anna's dentist is on Thursday at ten.", False),
     ],
@@ -63,6 +64,16 @@ def test_only_what_is_spoken_of_is_meant() -> None:
     assert spoken_of(names, "Bring me the book.", "Ben") == ["Ben"]
     assert spoken_of(names, "I would like the book.", "Ben") == ["Ben"]
     assert spoken_of(names, "Hm.", "Ben") == names
+    assert spoken_of(["hall lamp", "study lamp"], "It is too dark in the study.", "Ben") == ["study lamp"]
+
+
+def test_to_carry_something_into_a_drawer_is_not_to_open_it() -> None:
+    text = "Could you store the torch in the desk drawer?"
+    opened = Call("set", {"fixture": "desk drawer", "state": "open"})
+    assert grounded(text, "Anna", opened) < grounded(
+        text, "Anna", Call("bring", {"thing": "torch", "to": "desk drawer"})
+    )
+    assert grounded("Open the desk drawer.", "Anna", opened) == 1.0
 
 
 def test_a_thing_is_thrown_away_only_if_the_words_say_so() -> None:
