@@ -222,10 +222,8 @@ class KVCache(Cache):  # type: ignore[misc]
     @property
     def nbytes(self) -> int:
         """Bytes of all keys, values, biases and scales that are held."""
-        tail = sum(
-            2 * x.keys[:, :, : x.length].numel() * x.keys.element_size() for x in self.layers if x.is_initialized
-        )
-        return tail + sum(x.nbytes for x in self.kept or ())
+        filled = [x.keys[:, :, : x.length] for x in self.layers if x.is_initialized]
+        return sum(2 * x.numel() * x.element_size() for x in filled) + sum(x.nbytes for x in self.kept or ())
 
     @property
     def unseen(self) -> int:
