@@ -223,7 +223,8 @@ class KVCache(Cache):  # type: ignore[misc]
     def nbytes(self) -> int:
         """Bytes of all keys, values, biases and scales that are held."""
         filled = [x.keys[:, :, : x.length] for x in self.layers if x.is_initialized]
-        return sum(2 * x.numel() * x.element_size() for x in filled) + sum(x.nbytes for x in self.kept or ())
+        tail = sum(2 * int(x.numel()) * int(x.element_size()) for x in filled)
+        return tail + sum(x.nbytes for x in self.kept or ())
 
     @property
     def unseen(self) -> int:

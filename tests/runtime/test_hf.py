@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from perdure.errors import BadInput, WeightsError
+from perdure.kernels.decode_attention import RaggedKV
 from perdure.runtime import load_planner
 from perdure.runtime.cache import KVCache
 from perdure.runtime.hf import HfEngine, load_hf_planner, register_attention
 from perdure.runtime.planner import exact_planner
+from perdure.runtime.ragged import from_cache_rows
 from perdure.runtime.tiny import TinyModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma2Config, GPT2Config
 
@@ -92,6 +94,70 @@ def test_another_architecture_gets_a_planner(tiny: TinyModel, tmp_path: Path) ->
     again = load_planner(tmp_path / "gpt2", cache_dir=tmp_path, context_tokens=100)
     again.load_state(tmp_path / "kv")
     assert again.chat([{"role": "user", "content": "Two numbers."}], schema=schema).reused_tokens > 0
+
+
+def thinned(cache: KVCache, rows: int) -> list[RaggedKV]:
+    """Every third of the oldest rows, and one more in the first head, with biases."""
+    made = []
+    for i in range(len(cache.layers)):
+        x = from_cache_rows(cache, i, 0, rows)
+        chosen = torch.arange(x.k_ND.shape[0]) % 3 == 0
+        chosen[1] = True
+        ends = torch.tensor([int(chosen[: int(end)].sum()) for end in x.cu_len], dtype=torch.int32)
+        made.append(RaggedKV(x.k_ND[chosen], x.v_ND[chosen], ends, torch.full((int(chosen.sum()),), 0.7)))
+    return made
+
+
+@pytest.mark.parametrize("format", ["plain", "int8"])
+def test_a_transformers_model_reads_after_kept_keys_as_our_decoder_does(
+    tiny: TinyModel, tmp_path: Path, format: str
+) -> None:
+    ids = IDS[0].tolist()
+    ours = exact_planner(tiny.folder, 128).engine
+    theirs = HfEngine(both(tiny.folder)[0], 128, "m")
+    for engine in (ours, theirs):
+        engine.read(ids)
+        engine.cache.compacted(25, thinned(engine.cache, 25), format)
+    for part in (ids[:9], ids[9:10], ids[10:30]):
+        a, b = (engine.read(part, all_logits=True) for engine in (ours, theirs))
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+    theirs.cache.save(tmp_path / "kv")
+    expected = theirs.read([5])
+    again = HfEngine(theirs.model, 128, "m")
+    again.cache.load(tmp_path / "kv")
+    assert torch.equal(again.read([5]), expected)
+
+
+def test_kept_keys_with_another_attention_say_what_to_do(tiny: TinyModel) -> None:
+    engine = HfEngine(both(tiny.folder)[1], 128, "m")
+    engine.read(IDS[0].tolist())
+    engine.cache.compacted(25, thinned(engine.cache, 25))
+    with pytest.raises(BadInput, match="attn_implementation='perdure'"):
+        engine.read([1, 2])
+
+
+def test_sliding_layers_are_dropped_and_the_others_compacted() -> None:
+    config = Gemma2Config(
+        vocab_size=390, hidden_size=64, intermediate_size=96, num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=16, sliding_window=8, attn_logit_softcapping=None,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=register_attention()).eval()
+    cut, full, ids = HfEngine(model, 60, "m"), HfEngine(model, 60, "m"), IDS[0].tolist()
+    assert [layer.window for layer in cut.cache.layers] == [8, None, 8, None]
+    for engine in (cut, full):
+        engine.read(ids[:30])
+    kept = [from_cache_rows(cut.cache, i, 0, 23) for i in range(4)]
+    with pytest.raises(BadInput, match="no kept keys in layers with a window"):
+        cut.cache.compacted(23, kept)
+    none = [torch.zeros(0, 16), torch.zeros(0, 16), torch.zeros(3, dtype=torch.int32)]
+    kept = [x if i % 2 else RaggedKV(*none) for i, x in enumerate(kept)]
+    with pytest.raises(BadInput, match="at most 23 rows"):
+        cut.cache.compacted(24, kept)
+    cut.cache.compacted(23, kept)
+    for part in (ids[:1], ids[1:12]):
+        a, b = (engine.read(part, all_logits=True) for engine in (cut, full))
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
 def test_soft_caps_are_refused_rather_than_left_out(tiny: TinyModel) -> None:

@@ -33,6 +33,12 @@ def weights(tiny: TinyModel) -> ModelWeights:
     return load_weights(open_source(tiny.gguf), "float32")
 
 
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with heads of 32 channels, which every format of kept keys fits."""
+    return make_tiny_model(tmp_path_factory.mktemp("wide"), TinyShape(hidden=128), kind="Q8_0").gguf
+
+
 def whole(cache: KVCache, rows: int) -> list[RaggedKV]:
     """The oldest rows, all of them, as kept keys: nothing is lost."""
     return [from_cache_rows(cache, i, 0, rows) for i in range(len(cache.layers))]
@@ -92,9 +98,8 @@ def test_twice_compacted_rows_that_are_kept_whole_change_nothing(weights: ModelW
 
 
 @pytest.mark.parametrize("format", ["plain", "int8", "int4"])
-def test_short_reads_in_our_own_code_agree_with_torch(tmp_path: Path, kernels: str, format: str) -> None:
-    made = make_tiny_model(tmp_path, TinyShape(hidden=128), kind="Q8_0")
-    packed = load_weights(open_source(made.gguf))
+def test_short_reads_in_our_own_code_agree_with_torch(wide: Path, kernels: str, format: str) -> None:
+    packed = load_weights(open_source(wide))
     short, seen = (compacted(Decoder(packed, 256), format=format) for _ in range(2))
     assert short.fused == (kernels == "native")
     kept = short.cache.kept
@@ -113,12 +118,12 @@ def test_short_reads_in_our_own_code_agree_with_torch(tmp_path: Path, kernels: s
 
 @pytest.mark.parametrize("format", ["plain", "int8", "int4"])
 def test_the_number_of_tokens_in_a_short_read_after_kept_keys_changes_nothing(
-    tmp_path: Path, kernels: str, format: str
+    wide: Path, kernels: str, format: str
 ) -> None:
     if kernels == "torch":
         pytest.skip("torch's products round differently for different sizes")
-    made = make_tiny_model(tmp_path, TinyShape(hidden=128), kind="Q5_0")
-    one, many = (compacted(Decoder(load_weights(open_source(made.gguf)), 256), format=format) for _ in range(2))
+    packed = load_weights(open_source(wide))
+    one, many = (compacted(Decoder(packed, 256), format=format) for _ in range(2))
     many.read(TOKENS[:17])
     for token in TOKENS[:17]:
         one.read([token])
@@ -167,9 +172,10 @@ def test_kept_keys_that_do_not_fit_are_refused_and_nothing_changes(weights: Mode
 
 
 @pytest.mark.parametrize("format", ["plain", "int8", "int4"])
-def test_a_reloaded_snapshot_with_kept_keys_continues_bit_for_bit(tmp_path: Path, kernels: str, format: str) -> None:
-    made = make_tiny_model(tmp_path, TinyShape(hidden=128), kind="Q8_0")
-    packed = load_weights(open_source(made.gguf))
+def test_a_reloaded_snapshot_with_kept_keys_continues_bit_for_bit(
+    wide: Path, tmp_path: Path, kernels: str, format: str
+) -> None:
+    packed = load_weights(open_source(wide))
     lives, wakes = compacted(Decoder(packed, 128), format=format), Decoder(packed, 64)
     lives.cache.save(tmp_path / "kv")
     wakes.read([1, 2, 3])
