@@ -118,9 +118,15 @@ class Decoder:
         h_MX = self.weights.embedding(ids_M)
         kept, first = self.cache.kept, self.cache.base + position
         end = first + len(ids_M)
-        short = len(ids_M) <= MAX_TOKENS and self.observe is None
+        short = len(ids_M) <= MAX_TOKENS
         if self._fused is not None and short and (kept is None or self._fused.takes(kept)):
-            self._fused(h_MX, position, self.cache.base, kept)
+            if self.observe is None:
+                self._fused(h_MX, position, self.cache.base, kept)
+                return h_MX
+            q_LMHD = torch.empty(len(self.weights.layers), len(ids_M), self.shape.heads, self.shape.dim)
+            self._fused(h_MX, position, self.cache.base, kept, q_LMHD)
+            for i, q_MHD in enumerate(q_LMHD):
+                self.observe(i, q_MHD.transpose(0, 1))
             return h_MX
         cosine, sine = self._cosine[first:end], self._sine[first:end]
         for i, (layer, rows) in enumerate(zip(self.weights.layers, self.cache.layers, strict=True)):

@@ -125,7 +125,14 @@ class FusedLayers:
         )
         self._run = lib.perdure_decoder_layers
 
-    def __call__(self, h_MX: Tensor, position: int, base: int = 0, kept: Sequence[RaggedKV] | None = None) -> None:
+    def __call__(
+        self,
+        h_MX: Tensor,
+        position: int,
+        base: int = 0,
+        kept: Sequence[RaggedKV] | None = None,
+        queries_LMHD: Tensor | None = None,
+    ) -> None:
         """Run M tokens through all layers, into the rows position, position + 1, ... of the cache.
 
         Args:
@@ -133,6 +140,7 @@ class FusedLayers:
             position: row of the first token.
             base: rotary position of row 0.
             kept: per layer the keys that every token sees before those of the cache; ask `takes` first.
+            queries_LMHD: float32 [layers, M, heads, dim], contiguous; filled with the rotated queries.
 
         Raises:
             BadInput: shape, dtype or position do not fit, or kept keys that cannot be read here.
@@ -148,6 +156,9 @@ class FusedLayers:
             )
         if base + end > self._positions:
             raise BadInput(f"expected rotary positions within {self._positions}, got {base + end}")
+        seen = layers, tokens, self._sizes.heads, self._sizes.dim
+        if queries_LMHD is not None and queries_LMHD.shape != seen:
+            raise BadInput(f"expected queries {list(seen)} to fill, got {list(queries_LMHD.shape)}")
         self._run(
             ctypes.byref(self._shape),
             self._layers,
@@ -157,6 +168,7 @@ class FusedLayers:
             ctypes.c_int64(position),
             ctypes.c_int64(base),
             self._bound(kept),
+            _pointer(_address(queries_LMHD)),
         )
 
     def takes(self, kept: Sequence[RaggedKV]) -> bool:

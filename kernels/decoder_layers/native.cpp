@@ -133,8 +133,9 @@ inline void store_half(const float* x, uint16_t* out, int64_t n) {
                             _mm512_cvtps_ph(_mm512_loadu_ps(x + i), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
 
-// Rotate q and k of one (token, KV head) and store k and v at their place in the cache.
-void place(const Shape& s, const Layer& layer, Work& w, int64_t m, int64_t kv) {
+// Rotate q and k of one (token, KV head) and store k and v at their place in the cache; queries: where who looks on
+// wants this layer's q, or null.
+void place(const Shape& s, const Layer& layer, Work& w, int64_t m, int64_t kv, float* queries) {
     const int64_t at = w.position + m, angle = w.base + at;
     const int64_t half = s.dim / 2, per = s.heads / s.kv_heads, row = (kv * s.capacity + at) * s.dim;
     const float *cosine = s.cosine + angle * half, *sine = s.sine + angle * half;
@@ -142,6 +143,10 @@ void place(const Shape& s, const Layer& layer, Work& w, int64_t m, int64_t kv) {
     rotate(w.k.row[m] + kv * s.dim, cosine, sine, half);
     store_half(w.k.row[m] + kv * s.dim, layer.keys + row, s.dim);
     store_half(w.v.row[m] + kv * s.dim, layer.values + row, s.dim);
+    if (queries) {
+        const float* q = w.q.row[m] + kv * per * s.dim;
+        std::copy(q, q + per * s.dim, queries + (m * s.heads + kv * per) * s.dim);
+    }
 }
 
 void swiglu_group(Work& w, int64_t m, int64_t g) {
@@ -173,12 +178,12 @@ void attend_part(const Shape& s, const Layer& layer, const Kept* kept, Work& w, 
 
 // Rotate, store and attend. With no more threads than KV heads a thread does all of its heads and waits for nobody;
 // otherwise the query heads of a KV head are split once its keys are in place.
-void attend_all(const Shape& s, const Layer& layer, const Kept* kept, Work& w, Private& own, int64_t tokens, int tid,
-                int threads) {
+void attend_all(const Shape& s, const Layer& layer, const Kept* kept, float* queries, Work& w, Private& own,
+                int64_t tokens, int tid, int threads) {
     const int64_t per = s.heads / s.kv_heads;
     const bool alone = threads <= s.kv_heads;
     for (int64_t kv = tid; kv < s.kv_heads; kv += threads)
-        for (int64_t m = 0; m < tokens; ++m) place(s, layer, w, m, kv);
+        for (int64_t m = 0; m < tokens; ++m) place(s, layer, w, m, kv, queries);
     if (!alone) w.barrier.wait();
     const int64_t parts = alone ? (per + 15) / 16
                                 : std::min(per, std::max((per + 15) / 16, (threads + s.kv_heads - 1) / s.kv_heads));
@@ -194,8 +199,8 @@ void attend_all(const Shape& s, const Layer& layer, const Kept* kept, Work& w, P
     }
 }
 
-void run_layer(const Shape& s, const Layer& layer, const Kept* kept, Work& w, Private& own, int64_t tokens, int tid,
-               int threads) {
+void run_layer(const Shape& s, const Layer& layer, const Kept* kept, float* queries, Work& w, Private& own,
+               int64_t tokens, int tid, int threads) {
     const int64_t attended = s.heads * s.dim;
     auto mine = [&](const Matrix& matrix) { return rows_of(matrix.rows, tid, threads); };
     for (int64_t m = 0; m < tokens; ++m) norm_quantize(w.h[m], layer.norm_in, s.hidden, s.eps, own.x.x[m]);
@@ -203,7 +208,7 @@ void run_layer(const Shape& s, const Layer& layer, const Kept* kept, Work& w, Pr
     share(layer.k, own.x.x, w.k.row, tokens, layer.bias_k, false, mine(layer.k));
     share(layer.v, own.x.x, w.v.row, tokens, layer.bias_v, false, mine(layer.v));
     w.barrier.wait();
-    attend_all(s, layer, kept, w, own, tokens, tid, threads);
+    attend_all(s, layer, kept, queries, w, own, tokens, tid, threads);
     w.barrier.wait();
     for (int64_t m = 0; m < tokens; ++m)
         for (int64_t g = 0; g < attended / kGroup; ++g) quantize_group(w.attended.row[m], own.attended.x[m], g);
@@ -230,9 +235,10 @@ int64_t perdure_shape_bytes() { return sizeof(Shape); }
 int64_t perdure_kept_bytes() { return sizeof(Kept); }
 
 // h[tokens, hidden] in and out; the tokens go into rows position, position + 1, ... of the cache, whose row 0 stands at
-// rotary position base; kept: [count], keys that every token sees before those of the cache, or null.
+// rotary position base; kept: [count], keys that every token sees before those of the cache, or null; queries:
+// [count, tokens, heads, dim], filled with the rotated queries, or null.
 void perdure_decoder_layers(const Shape* s, const Layer* layers, int64_t count, float* h, int64_t tokens,
-                            int64_t position, int64_t base, const Kept* kept) {
+                            int64_t position, int64_t base, const Kept* kept, float* queries) {
     Work work(*s, h, tokens, position, base);
 #pragma omp parallel
     {
@@ -243,8 +249,9 @@ void perdure_decoder_layers(const Shape* s, const Layer* layers, int64_t count, 
         own.attended.prepare(tokens, s->heads * s->dim);
         own.block.resize(kUnpacked * s->dim);
         for (int64_t i = 0; i < count; ++i)
-            run_layer(*s, layers[i], kept ? kept + i : nullptr, work, own, tokens, omp_get_thread_num(),
-                      omp_get_num_threads());
+            run_layer(*s, layers[i], kept ? kept + i : nullptr,
+                      queries ? queries + i * tokens * s->heads * s->dim : nullptr, work, own, tokens,
+                      omp_get_thread_num(), omp_get_num_threads());
     }
 }
 

@@ -138,3 +138,22 @@ def test_a_cancelled_prompt_leaves_a_usable_cache(tiny: TinyModel) -> None:
     with pytest.raises(Cancelled):
         decoder.read(TOKENS, cancel=cancel)
     assert decoder.cache.tokens == TOKENS
+
+
+def test_who_looks_on_sees_the_same_queries_whether_a_read_is_short_or_long(tmp_path: Path, kernels: str) -> None:
+    """Short reads run in C++ where there is one, long ones do not; looking on changes no logit."""
+    made = make_tiny_model(tmp_path, kind="Q8_0")
+    weights = load_weights(open_source(made.gguf))
+    seen: dict[str, list[list[torch.Tensor]]] = {"short": [[], [], []], "long": [[], [], []]}
+    unseen = Decoder(weights, 256)
+    for name, sizes in (("short", (1, 40, 39)), ("long", (80,))):
+        decoder = Decoder(weights, 256)
+        decoder.observe = lambda i, q, name=name: seen[name][i].append(q.clone())  # type: ignore[misc]
+        for at, size in zip((0, 1, 41), sizes, strict=False):
+            logits = decoder.read(TOKENS[at : at + size])
+            assert torch.equal(logits, unseen.read(TOKENS[at : at + size]))
+        unseen.cache.truncate(0)
+    for short, long in zip(*seen.values(), strict=True):
+        a, b = torch.cat(short, 1), torch.cat(long, 1)
+        assert a.shape == (4, 80, 16)
+        assert ((a - b).norm() / b.norm()).item() < 0.1
