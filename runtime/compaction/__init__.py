@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from .budgets import HeadBudgets, stored_budgets
 from .matching import Plan, compact
-from .queries import REPEAT, QueryLog, log_for, observed_read, repeat_queries
+from .queries import REPEAT, QueryLog, log_for, observed_read, repeat_prefill, self_study
 
 __all__ = [
     "REPEAT",
@@ -17,6 +17,7 @@ __all__ = [
     "compact",
     "log_for",
     "observed_read",
-    "repeat_queries",
+    "repeat_prefill",
+    "self_study",
     "stored_budgets",
 ]

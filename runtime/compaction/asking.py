@@ -48,6 +48,7 @@ def read_after(
     decoder: Decoder,
     texts: Sequence[Continuation],
     *,
+    kept: Sequence[RaggedKV] | None = None,
     observe: Callable[[int, Tensor], None] | None = None,
 ) -> list[Tensor]:
     """Log-probabilities float32 [scored tokens, V] before each scored token of each text.
@@ -55,11 +56,16 @@ def read_after(
     Args:
         decoder: the model and the cache that all texts continue; nothing is written to it.
         texts: what to read; texts of like length are read together.
+        kept: per layer what is attended to instead of what the cache holds; positions go on as if it stood for that.
         observe: as `Decoder.observe`: is given rotated queries, float32 [H, M, D], without those of padding.
     """
     found: list[Tensor | None] = [None] * len(texts)
     order = sorted(range(len(texts)), key=lambda i: len(texts[i].tokens))
-    past = [_past(decoder.cache, i) for i in range(len(decoder.cache.layers))]
+    dtype = decoder.cache.layers[0].keys.dtype
+    if kept is None:
+        past = [_past(decoder.cache, i, dtype) for i in range(len(decoder.cache.layers))]
+    else:
+        past = [[plain(x, dtype)] for x in kept]
     while order:
         longest = len(texts[order[-1]].tokens)
         batch = [order.pop() for _ in range(min(len(order), max(1, _AT_ONCE // longest)))]
@@ -68,9 +74,8 @@ def read_after(
     return [rows for rows in found if rows is not None]
 
 
-def _past(cache: KVCache, layer: int) -> list[RaggedKV]:
-    """What is kept and the tail of a layer, as caches in the dtype of the tail."""
-    dtype = cache.layers[layer].keys.dtype
+def _past(cache: KVCache, layer: int, dtype: torch.dtype) -> list[RaggedKV]:
+    """What is kept and the tail of a layer, in one dtype."""
     parts = [] if cache.kept is None else [plain(cache.kept[layer], dtype)]
     return parts + ([from_cache_rows(cache, layer, 0, cache.length)] if cache.length else [])
 

@@ -12,6 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
+from itertools import pairwise
 
 from ...errors import BadInput
 
@@ -34,7 +35,7 @@ class HeadBudgets:
     losses: tuple[tuple[float, ...], ...]
 
     def __post_init__(self) -> None:
-        rising = all(a < b for a, b in zip(self.points, self.points[1:], strict=False))
+        rising = all(a < b for a, b in pairwise(self.points))
         if len(self.points) < 2 or not rising or self.points[0] <= 0 or self.points[-1] != 1:
             raise BadInput(f"expected ascending points that end at 1, got {self.points}")
         if not self.losses or any(len(x) != len(self.points) for x in self.losses):
@@ -57,7 +58,7 @@ class HeadBudgets:
         segments: list[tuple[float, int, float]] = []  # (gain a share, head, width)
         for head, losses in enumerate(self.losses):
             hull = _convex(self.points, losses, floor)
-            for (x0, y0), (x1, y1) in zip(hull, hull[1:], strict=False):
+            for (x0, y0), (x1, y1) in pairwise(hull):
                 segments.append(((y0 - y1) / (x1 - x0), head, x1 - x0))
         got = [floor] * heads
         left = (mean - floor) * heads
@@ -92,7 +93,7 @@ def budgets_from_json(text: str) -> HeadBudgets:
 
 
 def stored_budgets(model_sha256: str) -> HeadBudgets | None:
-    """The budgets that are shipped for a model, by the sha256 of its source file; None: it has none, all get the same."""
+    """The budgets that are shipped for a model, by the sha256 of its source file; None: all heads get the same."""
     for entry in sorted(resources.files(__package__).iterdir(), key=lambda x: x.name):
         if entry.name.startswith("budgets-") and entry.name.endswith(".json"):
             found = budgets_from_json(entry.read_text("utf-8"))

@@ -120,7 +120,9 @@ def compact(
     layers, heads = len(cache.layers), cache.layers[0].keys.shape[1]
     per_layer = [queries.of(i) for i in range(layers)] if isinstance(queries, QueryLog) else list(queries)
     if len(per_layer) != layers or any(q.ndim != 3 or q.shape[0] != heads or not q.shape[1] for q in per_layer):
-        raise BadInput(f"expected queries [{heads}, N, D] of {layers} layers, got {[tuple(q.shape) for q in per_layer]}")
+        raise BadInput(
+            f"expected queries [{heads}, N, D] of {layers} layers, got {[tuple(q.shape) for q in per_layer]}"
+        )
     q_HND = torch.cat(per_layer)
     budgets = _deal(spans, rows, plan, slots)
     total = _masses(q_HND, spans)

@@ -7,7 +7,7 @@ Knows how queries are sampled and where they can come from. Does not know what i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -15,7 +15,15 @@ from torch import Tensor
 from ...errors import BadInput
 from ..decoder import Decoder
 
+Observer = Callable[[int, Tensor], None]
 REPEAT = "\nRepeat the previous text exactly:\n"
+REPEAT_FROM = "\nRepeat the previous text exactly, from here on:\n"
+STUDY = (
+    "\nA summary of the text above:\n",
+    "\nA list of all people in the text above and of what is said about each:\n1.",
+    "\nThe facts of the text above as JSON:\n{",
+    "\nQuestions about the text above with their answers:\nQuestion:",
+)
 
 
 class QueryLog:
@@ -39,7 +47,9 @@ class QueryLog:
 
     def __init__(self, layers: int, kv_heads: int, capacity: int = 4096, seed: int = 0) -> None:
         if min(layers, kv_heads, capacity) < 1:
-            raise BadInput(f"expected layers, kv_heads and capacity of at least 1, got {layers}, {kv_heads}, {capacity}")
+            raise BadInput(
+                f"expected layers, kv_heads and capacity of at least 1, got {layers}, {kv_heads}, {capacity}"
+            )
         self.kv_heads, self.capacity, self.seed = kv_heads, capacity, seed
         self._kept: list[Tensor | None] = [None] * layers
         self._seen = [0] * layers
@@ -132,30 +142,64 @@ def log_for(decoder: Decoder, capacity: int = 4096, seed: int = 0) -> QueryLog:
     return QueryLog(len(decoder.cache.layers), decoder.shape.kv_heads, capacity, seed)
 
 
-def observed_read(decoder: Decoder, tokens: Sequence[int], log: QueryLog, forget: bool = True) -> None:
-    """Read tokens while ``log`` looks on; with ``forget`` the cache is as before afterwards."""
+def observed_read(decoder: Decoder, tokens: Sequence[int], observe: Observer, *, forget: bool) -> Tensor:
+    """Read tokens while ``observe`` looks on; with ``forget`` the cache is as before afterwards. Returns the logits."""
     length, before = decoder.cache.length, decoder.observe
-    decoder.observe = log
+    decoder.observe = observe
     try:
-        decoder.read(tokens)
+        return decoder.read(tokens)
     finally:
         decoder.observe = before
         if forget:
             decoder.cache.truncate(length)
 
 
-def repeat_queries(
-    decoder: Decoder, log: QueryLog, prompt: Sequence[int], first: int = 0, last: int | None = None
+def repeat_prefill(
+    decoder: Decoder,
+    observe: Observer,
+    encode: Callable[[str], list[int]],
+    *,
+    rows: int | None = None,
+    chunk: int = 2048,
+    on_span: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Repeat-prefill: read "repeat the previous text" and then tokens ``first`` to ``last`` of the cache again.
+    """Read "repeat the previous text" and then the text again, a chunk at a time, each as if it were the first.
+
+    The queries of the second reading look for what the text says. The cache is as before afterwards, and needs room for
+    a chunk more.
 
     Args:
-        log: gets the queries of the repeated tokens (and of the prompt).
-        prompt: ids of the request, such as ``REPEAT`` encoded.
+        observe: sees the queries of the repetition.
+        encode: text to ids.
+        rows: of the tail that are repeated, from the oldest; None: all.
+        chunk: tokens repeated at once.
+        on_span: told the first and last + 1 row before each chunk is read.
 
-    Source: arXiv 2602.16284, section on reference queries; KVzip, arXiv 2505.23416.
+    Source: arXiv 2602.16284, section on reference queries; chunks: KVzip, arXiv 2505.23416.
     """
-    tokens = decoder.cache.tokens[first:last]
-    if not tokens:
-        raise BadInput(f"expected tokens to repeat, the cache holds {len(decoder.cache.tokens)}, asked {first} to {last}")
-    observed_read(decoder, [*prompt, *tokens], log)
+    rows = decoder.cache.length if rows is None else rows
+    if not 1 <= rows <= decoder.cache.length:
+        raise BadInput(f"expected 1 to {decoder.cache.length} rows to repeat, got {rows}")
+    tokens = list(decoder.cache.tokens[:rows])
+    count = max(1, round(rows / chunk))
+    for i in range(count):
+        first, last = rows * i // count, rows * (i + 1) // count
+        if on_span is not None:
+            on_span(first, last)
+        request = encode(REPEAT) if not i else encode(REPEAT_FROM) + tokens[max(0, first - 8) : first]
+        observed_read(decoder, request + tokens[first:last], observe, forget=True)
+
+
+def self_study(
+    decoder: Decoder, observe: Observer, encode: Callable[[str], list[int]], *, answer_tokens: int = 64
+) -> None:
+    """Let the model answer a few requests about what it has read, greedily, and watch it; the cache is as before.
+
+    Source: arXiv 2602.16284, self-study (there with longer conversations).
+    """
+    for request in STUDY:
+        length = decoder.cache.length
+        logits = observed_read(decoder, encode(request), observe, forget=False)
+        for _ in range(answer_tokens):
+            logits = observed_read(decoder, [int(logits.argmax())], observe, forget=False)
+        decoder.cache.truncate(length)

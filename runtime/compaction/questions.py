@@ -7,9 +7,9 @@ the only place where the answer can come from.
 | kind | the diary says | asked | answer |
 | --- | --- | --- | --- |
 | code | The locker of Marta opens with the code 4711. | the same, up to the code | 4711 |
-| place | Marta keeps the red lamp in the cellar. | the same, up to the place; she keeps another thing elsewhere | cellar |
-| several | Anton keeps the blue cup in the attic. ... Anton keeps the grey rope in the shed. | both, up to each place | \
-attic, shed |
+| trade | The father of Anton works as a baker. | the same, up to the trade | baker |
+| several | the same of Vera and, elsewhere in the text, The favourite colour of Vera is blue. | both, one after the other, \
+up to each answer | trade and colour |
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from ...errors import BadInput
 
-KINDS = ("code", "place", "several")
+KINDS = ("code", "trade", "several")
 
 NAMES = (
     "Marta Anton Felix Clara Hugo Nina Oscar Paula Simon Greta Victor Helen Martin Julia Arthur Rosa Edgar Irene Leon "
@@ -39,6 +39,10 @@ THINGS = (
 PLACES = (
     "cellar attic kitchen garden garage hall library office bedroom bathroom balcony shed stable tower chapel bakery "
     "school harbour museum market station hospital church forest"
+).split()
+TRADES = (
+    "teacher doctor baker painter farmer lawyer nurse pilot sailor tailor butcher gardener singer writer cook driver "
+    "miner fisherman plumber soldier waiter dentist carpenter hunter"
 ).split()
 _DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 _WEATHER = (
@@ -133,15 +137,14 @@ def make_diary(seed: int, tokens: int, questions: int, count: Callable[[str], in
     Args:
         seed: equal seeds give equal diaries.
         tokens: length wanted; the text is at most one sentence shorter.
-        questions: of all kinds in turn; two thirds of them need a name each.
+        questions: of all kinds in turn, at most as many as there are names.
         count: tokens of a text.
 
     Raises:
         BadInput: more questions than there are names for, or more facts than there is room for.
     """
-    most = len(NAMES) * len(KINDS) // (len(KINDS) - 1)
-    if not 1 <= questions <= most:
-        raise BadInput(f"expected 1 to {most} questions (each name keeps things for one), got {questions}")
+    if not 1 <= questions <= len(NAMES):
+        raise BadInput(f"expected 1 to {len(NAMES)} questions (a name has one fact of each sort), got {questions}")
     rng = random.Random(seed)
     made = _questions(rng, questions)
     facts = [sentence for question in made for sentence in question.sentences]
@@ -161,36 +164,28 @@ def make_diary(seed: int, tokens: int, questions: int, count: Callable[[str], in
     for i, fact in enumerate(facts):
         body += filler[len(filler) * i // len(facts) : len(filler) * (i + 1) // len(facts)]
         body.append(fact)
-    sequel = " ".join(_filler(rng) for _ in range(16))
+    sequel = " ".join(_filler(rng) for _ in range(8))
     return Diary(head + " ".join(body), tuple(made), " " + sequel)
 
 
 def _questions(rng: random.Random, count: int) -> list[Question]:
-    # One name answers one question of places, so that no sentence is said twice and no thing is at two places.
-    codes = rng.sample(NAMES, len(NAMES))
-    keepers = iter(rng.sample(NAMES, len(NAMES)))
+    """Each name has one fact of a sort at most."""
+    codes, others = rng.sample(NAMES, len(NAMES)), rng.sample(NAMES, len(NAMES))
     made = []
     for i in range(count):
         kind = KINDS[i % len(KINDS)]
         if kind == "code":
-            code = "".join(rng.choice("0123456789") for _ in range(4))
-            lead = f"The locker of {codes[i // len(KINDS)]} opens with the code "
+            lead, code = f"The locker of {codes[i]} opens with the code ", f"{rng.randrange(10_000):04}"
             made.append(Question(kind, (f"{lead}{code}.",), ((lead, False), (code, True))))
             continue
-        name = next(keepers)
-        (one, here), (two, there) = zip(_things(rng), rng.sample(PLACES, 2), strict=True)
-        leads = (f"{name} keeps the {one} in the", f"{name} keeps the {two} in the")
-        sentences = (f"{leads[0]} {here}.", f"{leads[1]} {there}.")
-        pieces = ((leads[0], False), (f" {here}", True))
+        trade, colour = f"The father of {others[i]} works as a", f"The favourite colour of {others[i]} is"
+        works, likes = f" {rng.choice(TRADES)}", f" {rng.choice(COLOURS)}"
+        sentences, pieces = (f"{trade}{works}.",), ((trade, False), (works, True))
         if kind == "several":
-            pieces += ((f", and {leads[1]}", False), (f" {there}", True))
+            sentences += (f"{colour}{likes}.",)
+            pieces += ((f". {colour}", False), (likes, True))
         made.append(Question(kind, sentences, pieces))
     return made
-
-
-def _things(rng: random.Random) -> list[str]:
-    """Two different things."""
-    return [f"{rng.choice(COLOURS)} {thing}" for thing in rng.sample(THINGS, 2)]
 
 
 def _filler(rng: random.Random) -> str:
