@@ -118,7 +118,7 @@ def _read(
     rows = torch.cat([h_BSX[row, [i - 1 for i in text.scored]] for row, text in enumerate(texts)])
     x = F.rms_norm(rows, (shape.hidden,), weights.norm_out, shape.eps)
     logits = quantized_matmul(x.contiguous(), weights.output).float()
-    return list(torch.log_softmax(logits, dim=-1).split([len(text.scored) for text in texts]))
+    return list(torch.split(torch.log_softmax(logits, dim=-1), [len(text.scored) for text in texts]))
 
 
 def _attend(q_HMD: Tensor, k_KMD: Tensor, v_KMD: Tensor, past: Sequence[RaggedKV], batch: int) -> Tensor:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import torch
@@ -170,7 +171,7 @@ def _new_spans(cache: KVCache, rows: int, plan: Plan) -> list[_Span]:
     chunks = max(1, round((last - first) / plan.chunk))
     cuts = [first + (last - first) * i // chunks for i in range(chunks + 1)]
     edges: list[tuple[int, int, Kind]] = [(0, first, "exact")]
-    edges += [(a, b, "new") for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+    edges += [(a, b, "new") for a, b in pairwise(cuts)]
     edges.append((last, rows, "exact"))
     return [_rows(cache, a, b, kind) for a, b, kind in edges if b > a]
 

@@ -8,8 +8,7 @@ the only place where the answer can come from.
 | --- | --- | --- | --- |
 | code | The locker of Marta opens with the code 4711. | the same, up to the code | 4711 |
 | trade | The father of Anton works as a baker. | the same, up to the trade | baker |
-| several | the same of Vera and, elsewhere in the text, The favourite colour of Vera is blue. | both, one after the other, \
-up to each answer | trade and colour |
+| several | The father of Vera works as a cook. ... The favourite colour of Vera is blue. | both in turn | cook, blue |
 """
 
 from __future__ import annotations
@@ -180,7 +179,8 @@ def _questions(rng: random.Random, count: int) -> list[Question]:
             continue
         trade, colour = f"The father of {others[i]} works as a", f"The favourite colour of {others[i]} is"
         works, likes = f" {rng.choice(TRADES)}", f" {rng.choice(COLOURS)}"
-        sentences, pieces = (f"{trade}{works}.",), ((trade, False), (works, True))
+        sentences: tuple[str, ...] = (f"{trade}{works}.",)
+        pieces: tuple[tuple[str, bool], ...] = ((trade, False), (works, True))
         if kind == "several":
             sentences += (f"{colour}{likes}.",)
             pieces += ((f". {colour}", False), (likes, True))

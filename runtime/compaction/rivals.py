@@ -6,8 +6,6 @@ know budgets in bytes or how well they do.
     L layers, K KV heads, G query heads of a group, T keys, N queries, D channels
 """
 
-# ruff: noqa: N815  (fields carry shape suffixes, as all tensors do)
-
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
