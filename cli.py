@@ -363,6 +363,23 @@ def bench_planner_command(
     )
 
 
+@bench_app.command("cache")
+def bench_cache_command(
+    planner: Annotated[str, typer.Option(help="GGUF file or catalogue name.")] = DEFAULT_PLANNER,
+    tokens: Annotated[int, typer.Option(min=256, help="Length of the context.")] = 8192,
+    ratio: Annotated[float, typer.Option(min=1, help="Tokens of which one slot is left.")] = 10.0,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; all by default.")] = None,
+    repetitions: Annotated[int, typer.Option(min=1)] = 7,
+    json_path: JsonOption = None,
+) -> None:
+    """Tokens a second, bytes and memory after a context: whole, compacted, and none."""
+    from .agent.defaults import located
+    from .runtime.bench_cache import bench_cache
+
+    path = located(planner, None)
+    _report_bench(bench_cache(path, tokens=tokens, ratio=ratio, threads=threads, repetitions=repetitions), json_path)
+
+
 @bench_app.command("perception")
 def bench_perception_command(
     video: Annotated[str, typer.Argument(help="Video file.")],

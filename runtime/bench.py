@@ -139,7 +139,7 @@ def perplexity(engine: Engine, tokens: Sequence[int], step: int) -> float:
         window = tokens[start : start + WINDOW]
         if len(window) < 2:
             break
-        engine.cache.truncate(0)
+        engine.cache.reset()
         for at in range(0, len(window) - 1, step):
             part = window[at : min(at + step, len(window) - 1)]
             logits = engine.read(part, all_logits=True)
