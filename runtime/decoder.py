@@ -17,11 +17,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import BadInput
+from ..kernels.decode_attention import RaggedKV, quantize_kv
 from ..kernels.decoder_layers import MAX_TOKENS, DecoderShape, FusedLayers, decoder_layer
 from ..kernels.decoder_layers import fits as fused_fits
 from ..kernels.quantized_matmul import quantized_matmul
 from .cache import KVCache
 from .quantize import ModelWeights, plain_weights
+from .ragged import from_cache_rows, plain, rotated
 
 _CHUNK = 512
 """Tokens of a long prompt between two looks at ``cancel``; bounds the memory of one pass."""
@@ -96,7 +98,11 @@ class Decoder:
         """
         room = self.cache.room
         if not 1 <= len(tokens) <= room:
-            raise BadInput(f"expected 1 to {room} more tokens, got {len(tokens)}; give a larger context_tokens")
+            full = self.cache.length + room == self.cache.capacity
+            advice = (
+                "give a larger context_tokens" if full else "the positions of the model end: `rebase` to earlier ones"
+            )
+            raise BadInput(f"expected 1 to {room} more tokens, got {len(tokens)}; {advice}")
         self.cache.reserve(len(tokens))
         if not all(0 <= t < self.vocab for t in tokens):
             raise BadInput(f"expected token ids from 0 to {self.vocab - 1}, got {max(tokens)}; wrong tokenizer?")
@@ -113,6 +119,29 @@ class Decoder:
             elif start + size >= len(tokens):
                 return self._logits(h_MX[-1:])[0]
         return torch.cat(parts)
+
+    def rebase(self, base: int) -> None:
+        """Move all keys, so that ``cache.tokens[0]`` stands at another rotary position; distances stay as they are.
+
+        Keys are turned in float32 and rounded once more to how they are stored; quantised ones get new scales.
+
+        Args:
+            base: the new `KVCache.base`, from 0.
+
+        Raises:
+            BadInput: there are no such positions.
+        """
+        cache, last = self.cache, len(self._cosine) - self.cache.length
+        if not 0 <= base <= last:
+            raise BadInput(f"expected a position from 0 to {last}, got {base}")
+        shift, frequencies = base - cache.base, self.weights.config.inverse_frequencies
+        for i, layer in enumerate(cache.layers if cache.length else ()):
+            keys_KTD = layer.keys[0, :, : cache.length]
+            turned = rotated(from_cache_rows(cache, i, 0, cache.length), shift, frequencies)
+            keys_KTD.copy_(turned.k_ND.view(keys_KTD.shape))
+        if cache.kept is not None:
+            cache.kept = [_turned(x, shift, frequencies) for x in cache.kept]
+        cache.base = base
 
     def _layers(self, ids_M: Tensor, position: int) -> Tensor:
         h_MX = self.weights.embedding(ids_M)
@@ -147,3 +176,10 @@ class Decoder:
     def _logits(self, h_MX: Tensor) -> Tensor:
         x_MX = F.rms_norm(h_MX, (self.shape.hidden,), self.weights.norm_out, self.shape.eps)
         return quantized_matmul(x_MX, self.weights.output)
+
+
+def _turned(kept: RaggedKV, shift: int, frequencies: Sequence[float]) -> RaggedKV:
+    """Kept keys at other positions, in the format that they had."""
+    if kept.format == "plain":
+        return rotated(plain(kept, kept.k_ND.dtype), shift, frequencies)
+    return quantize_kv(rotated(plain(kept, torch.float32), shift, frequencies), kept.format, group=kept.group)

@@ -144,6 +144,28 @@ def test_a_read_ends_where_the_positions_of_the_model_end(weights: ModelWeights)
     assert decoder.read(TOKENS[:10]).isfinite().all()
 
 
+@pytest.mark.parametrize(("format", "error"), [("plain", 1e-5), ("int8", 0.02)])
+def test_moved_keys_answer_as_before(weights: ModelWeights, format: str, error: float) -> None:
+    moved, stays = (compacted(Decoder(weights, 128), format=format) for _ in range(2))
+    for base in (1700, 3, 0):
+        moved.rebase(base)
+        assert moved.cache.base == base
+        assert relative(moved.read(TOKENS[:9]), stays.read(TOKENS[:9])) < error
+    with pytest.raises(BadInput, match="from 0 to 1991"):
+        moved.rebase(1992)
+
+
+def test_a_model_with_a_window_reads_on_for_ever(narrow: ModelWeights) -> None:
+    decoder, fresh = Decoder(replace(narrow, config=replace(narrow.config, context=100)), 60), Decoder(narrow, 128)
+    for start in range(0, 600, 20):
+        decoder.cache.compacted(decoder.cache.unseen, None)
+        if decoder.cache.room < 20:
+            decoder.rebase(0)
+        last = decoder.read([TOKENS[i % 90] for i in range(start, start + 20)])
+    expected = fresh.read([TOKENS[i % 90] for i in range(480, 600)])
+    torch.testing.assert_close(last, expected, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("what", ["layers", "heads", "rows", "format", "paged"])
 def test_kept_keys_that_do_not_fit_are_refused_and_nothing_changes(weights: ModelWeights, what: str) -> None:
     decoder = Decoder(weights, 128)
