@@ -12,7 +12,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-__all__ = ["merge_kernel", "ragged_kernel", "unpack_kernel"]
+__all__ = ["LENGTHS", "merge_kernel", "ragged_kernel", "unpack_kernel"]
 
 _LOG2E = tl.constexpr(1.4426950408889634)
 _LN2 = tl.constexpr(0.6931471805599453)
@@ -135,6 +135,12 @@ def _extent(
 
 
 @triton.jit
+def _sharing(programs, total):
+    """How many programs have a share: one without would leave a hole between the partial results of a unit."""
+    return tl.maximum(tl.minimum(programs.to(tl.int64), total), 1)
+
+
+@triton.jit
 def _scores(q, k_DN, acc, SWAP: tl.constexpr):
     """acc (or None) + q k, held as [M, N] or, swapped (q is [D, M] then), as [N, M]."""
     if SWAP:
@@ -182,10 +188,10 @@ def _update(s_MN, m_M, l_ML, LAZY: tl.constexpr):
 
 
 # These integers decide nothing in the code: a new length must not compile again.
-_LENGTHS = ["segments", "kv_heads", "queries", "tail", "row_tiles", "programs", "window", "pages"]
+LENGTHS = ["segments", "kv_heads", "queries", "tail", "row_tiles", "programs", "window", "pages"]
 
 
-@triton.jit(do_not_specialize=_LENGTHS)
+@triton.jit(do_not_specialize=LENGTHS)
 def ragged_kernel(
     q_ptr, k_ptr, v_ptr, kscale_ptr, vscale_ptr, bias_ptr, pos_ptr,
     cu_ptr, len_ptr, group_ptr, table_ptr, qpos_ptr, tk_ptr, tv_ptr, out_ptr, lse_ptr, part_ptr, stat_ptr,
@@ -218,8 +224,9 @@ def ragged_kernel(
         work_S = tl.where(all_S < segments, work_S, 0)
         ends_S = tl.cumsum(work_S, 0)
         total = tl.sum(work_S, 0).to(tl.int64)
-        begin = (program * total // programs).to(tl.int32)  # shares differ by one tile at most
-        finish = ((program + 1) * total // programs).to(tl.int32)
+        sharing = _sharing(programs, total)
+        begin = tl.minimum(program * total // sharing, total).to(tl.int32)  # shares differ by one tile at most
+        finish = tl.minimum((program + 1) * total // sharing, total).to(tl.int32)
     else:
         begin = 0
         finish = 1
@@ -510,14 +517,18 @@ def _tail(
     return m_M, l_ML, z_ML, acc_MD, accb_MD
 
 
-@triton.jit(do_not_specialize=_LENGTHS[:-1])
+@triton.jit(do_not_specialize=LENGTHS[:-1])
 def merge_kernel(
     part_ptr, stat_ptr, out_ptr, lse_ptr, cu_ptr, len_ptr, qpos_ptr,
     segments, kv_heads, queries, tail, row_tiles, programs, window,
     HEADS: tl.constexpr, D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, HAS_LEN: tl.constexpr,
-    POS: tl.constexpr, WINDOW: tl.constexpr, SEGMENTS: tl.constexpr, PARTS: tl.constexpr, EARLY: tl.constexpr,
+    POS: tl.constexpr, WINDOW: tl.constexpr, SEGMENTS: tl.constexpr, PARTS: tl.constexpr, CHANNELS: tl.constexpr,
+    EARLY: tl.constexpr,
 ):  # fmt: skip
-    """One program: one row; o = sum of 2^(m_i - m) o_i / sum of 2^(m_i - m) l_i over the programs that saw its unit."""
+    """One program: CHANNELS of one row; o = sum of 2^(m_i - m) o_i / sum of 2^(m_i - m) l_i over the programs i that
+    saw its unit."""
+    if EARLY:
+        tl.extra.cuda.gdc_launch_dependents()
     row = tl.program_id(0)
     segment = tl.program_id(1)
     row_tile = row // BLOCK_M
@@ -533,12 +544,13 @@ def merge_kernel(
         tl.extra.cuda.gdc_wait()
     m = float("-inf")
     l_sum = 0.0
-    acc_D = tl.zeros([D], tl.float32)
-    lane_D = tl.arange(0, D)
+    acc_D = tl.zeros([CHANNELS], tl.float32)
+    lane_D = tl.program_id(2) * CHANNELS + tl.arange(0, CHANNELS)
     if unit > 0:
         # tile t is program p's if p * total // programs <= t, and p is the last such
-        first = (((begin + 1).to(tl.int64) * programs - 1) // total).to(tl.int32)
-        last = (((begin + unit).to(tl.int64) * programs - 1) // total).to(tl.int32)
+        sharing = _sharing(programs, total)
+        first = (((begin + 1).to(tl.int64) * sharing - 1) // total).to(tl.int32)
+        last = (((begin + unit).to(tl.int64) * sharing - 1) // total).to(tl.int32)
         for at in range(first, last + 1, PARTS):
             program_P = at + tl.arange(0, PARTS)
             live_P = program_P <= last
@@ -557,7 +569,8 @@ def merge_kernel(
     out_row = (segment.to(tl.int64) * HEADS + row % HEADS) * queries + query
     inverse = tl.where(l_sum > 0, 1.0 / l_sum, 0.0)
     tl.store(out_ptr + out_row * D + lane_D, (acc_D * inverse).to(out_ptr.dtype.element_ty))
-    tl.store(lse_ptr + out_row, (m + tl.log2(l_sum)) * _LN2)
+    if tl.program_id(2) == 0:
+        tl.store(lse_ptr + out_row, (m + tl.log2(l_sum)) * _LN2)
 
 
 @triton.jit(do_not_specialize=["segments", "pages"])

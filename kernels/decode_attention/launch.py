@@ -12,10 +12,12 @@ import torch
 import triton
 from torch import Tensor
 
+from .codes import codes_kernel
 from .kernel import merge_kernel, ragged_kernel, unpack_kernel
 from .ragged import FORMATS, RaggedKV
 
 __all__ = [
+    "CodesConfig",
     "Config",
     "Launch",
     "able",
@@ -60,8 +62,37 @@ class Config:
     registers: int | None = None
 
 
+@dataclass(frozen=True)
+class CodesConfig:
+    """One configuration of `codes_kernel`.
+
+    Attributes:
+        tokens: keys of a warp's tile, 16, 32 or 64; at most the group and the page.
+        warps: warps of a program.
+        per_sm: programs for each multiprocessor when the keys are split.
+        registers: most registers of a thread.
+    """
+
+    tokens: int
+    warps: int
+    per_sm: int
+    registers: int
+
+    @property
+    def block_m(self) -> int:
+        """Rows of a tile."""
+        return 8
+
+    @property
+    def block_n(self) -> int:
+        """Keys in which the work is counted."""
+        return self.tokens
+
+
 class Launch(NamedTuple):
-    """Arguments of one launch: positions, keywords (constants and options), the grid."""
+    """A kernel, the arguments of one launch (tensors and numbers, constants, options) and the grid."""
+
+    kernel: Any
 
     grid: tuple[int, ...]
     arguments: dict[str, Any]
@@ -74,8 +105,16 @@ def able(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-def config_for(capability: int, rows: int, dim: int, format: str, group: int, page: int) -> Config:
-    """The configuration for ``rows`` = heads of a group times queries; the tables were measured on an H100."""
+def config_for(
+    capability: int, rows: int, dim: int, format: str, group: int, page: int, *, tail: bool
+) -> Config | CodesConfig:
+    """The configuration for ``rows`` = heads of a group times queries; the tables were measured on an H100.
+
+    `codes_kernel` serves int8 and int4 with at most 8 rows and no new tokens (``tail``), `ragged_kernel` the rest.
+    """
+    if format in ("int8", "int4") and rows <= 8 and not tail:
+        tokens = 16 if dim == 256 else 64 if format == "int4" and dim == 128 else 32
+        return CodesConfig(min(tokens, group, page or group), 4, 2, 255)
     limit = (99 if capability in (86, 89, 120) else 160 if capability < 90 else 220) << 10
     if rows <= 16:
         config = _decode(8 if rows <= 8 else 16, dim, format)
@@ -126,7 +165,7 @@ def ragged_triton(
     scale: float,
     q_pos_BS: Tensor | None = None,
     window: int | None = None,
-    config: Config | None = None,
+    config: Config | CodesConfig | None = None,
     split: bool | None = None,
     early: bool | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -148,8 +187,8 @@ def ragged_triton(
         split=split,
         early=early,
     )
-    for kernel, launch in zip((ragged_kernel, merge_kernel), launches, strict=False):
-        kernel[launch.grid](**launch.arguments, **launch.constants, **launch.options)
+    for launch in launches:
+        launch.kernel[launch.grid](**launch.arguments, **launch.constants, **launch.options)
     return out, lse
 
 
@@ -161,7 +200,7 @@ def prepare(
     scale: float,
     q_pos_BS: Tensor | None,
     window: int | None,
-    config: Config | None,
+    config: Config | CodesConfig | None,
     split: bool | None,
     processors: int | None = None,
     asm: bool = True,
@@ -176,7 +215,9 @@ def prepare(
         processors = torch.cuda.get_device_properties(device).multi_processor_count
     if config is None:
         major, minor = torch.cuda.get_device_capability(device)
-        config = config_for(major * 10 + minor, per_kv * queries, dim, cache.format, cache.group, cache.page)
+        rows = per_kv * queries
+        of = (rows, dim, cache.format, cache.group, cache.page)
+        config = config_for(major * 10 + minor, *of, tail=tail is not None)
     if early is None:
         early = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
     row_tiles = triton.cdiv(per_kv * queries, config.block_m)
@@ -206,27 +247,18 @@ def prepare(
         "segments": segments,
         "kv_heads": kv_heads,
         "queries": queries,
-        "tail": tail_tokens,
-        "row_tiles": row_tiles,
         "programs": programs,
         "window": 0 if window is None else window,
     }
+    tiling = {"tail": tail_tokens, "row_tiles": row_tiles}
     strides = dict(zip(("q_b", "q_h", "q_s"), q.stride()[:3], strict=True))
-    for name, x in zip(("tk", "tv"), tail or (None, None), strict=True):
-        strides |= {f"{name}_{axis}": 0 if x is None else x.stride(i) for i, axis in enumerate("bht")}
     pages = 0 if cache.block_table_SP is None else cache.block_table_SP.shape[1]
     arguments = {
         "q_ptr": q,
-        "k_ptr": _codes(cache.k_ND),
-        "v_ptr": _codes(cache.v_ND),
-        "kscale_ptr": _words(cache.k_scale),
-        "vscale_ptr": _words(cache.v_scale),
         "bias_ptr": cache.bias_N,
         "pos_ptr": cache.pos_N,
         "group_ptr": cache.cu_group,
         "table_ptr": cache.block_table_SP,
-        "tk_ptr": None if tail is None else tail[0],
-        "tv_ptr": None if tail is None else tail[1],
         "scale": scale,
         "pages": pages,
         **shared,
@@ -235,8 +267,6 @@ def prepare(
     common = {
         "HEADS": per_kv,
         "D": dim,
-        "BLOCK_M": config.block_m,
-        "BLOCK_N": config.block_n,
         "HAS_LEN": cache.len_S is not None,
         "POS": pos,
         "WINDOW": window is not None,
@@ -248,29 +278,56 @@ def prepare(
         "GROUP": cache.group,
         "PAGE": cache.page if pages else 0,
         "HAS_BIAS": cache.bias_N is not None,
-        "TAIL": tail is not None,
         "SPLIT": split,
-        "STAGES": config.stages,
-        "LAZY": config.lazy,
-        "ASM": asm,
-        "PURE_K": config.pure_k,
-        "PURE_V": config.pure_v,
-        "SWAP": config.swap,
-        "PEEL": config.peel,
         "EARLY": early and split,
     }
-    options = {"num_warps": config.warps, "num_stages": config.stages, "enable_fp_fusion": True}
+    options = {"num_warps": config.warps, "num_stages": 1, "enable_fp_fusion": True}
     if config.registers is not None:
         options["maxnreg"] = config.registers
-    launches = [Launch((programs,), arguments, constants, options)]
+    if isinstance(config, CodesConfig):
+        kernel = codes_kernel
+        if early and split:
+            options["launch_pdl"] = True
+        arguments |= {name: x.view(torch.int32) for name, x in (("k_ptr", cache.k_ND), ("v_ptr", cache.v_ND))}
+        arguments |= {"kscale_ptr": _words(cache.k_scale, True), "vscale_ptr": _words(cache.v_scale)}
+        constants["T"] = config.tokens
+    else:
+        kernel = ragged_kernel
+        arguments |= {"k_ptr": _codes(cache.k_ND), "v_ptr": _codes(cache.v_ND)}
+        arguments |= {"kscale_ptr": _words(cache.k_scale), "vscale_ptr": _words(cache.v_scale)}
+        arguments |= {"tk_ptr": None if tail is None else tail[0], "tv_ptr": None if tail is None else tail[1]}
+        for name, x in zip(("tk", "tv"), tail or (None, None), strict=True):
+            arguments |= {f"{name}_{axis}": 0 if x is None else x.stride(i) for i, axis in enumerate("bht")}
+        constants |= {
+            "BLOCK_M": config.block_m,
+            "BLOCK_N": config.block_n,
+            "TAIL": tail is not None,
+            "STAGES": config.stages,
+            "LAZY": config.lazy,
+            "ASM": asm,
+            "PURE_K": config.pure_k,
+            "PURE_V": config.pure_v,
+            "SWAP": config.swap,
+            "PEEL": config.peel,
+        }
+        arguments |= tiling
+        options["num_stages"] = config.stages
+    launches = [Launch(kernel, (programs,), arguments, constants, options)]
     if split:
         parts = min(64, max(8, triton.next_power_of_2(programs // units + 2)))
         merging = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": True}
         if early:
             merging["launch_pdl"] = True
-        launches.append(
-            Launch((per_kv * queries, segments), shared, {**common, "PARTS": parts, "EARLY": early}, merging)
-        )
+        constants = {
+            **common,
+            "BLOCK_M": config.block_m,
+            "BLOCK_N": config.block_n,
+            "PARTS": parts,
+            "CHANNELS": 32,
+            "EARLY": early,
+        }
+        grid = (per_kv * queries, segments, dim // 32)
+        launches.append(Launch(merge_kernel, grid, {**shared, **tiling}, constants, merging))
     return launches, out, lse
 
 
@@ -279,9 +336,9 @@ def _codes(x_ND: Tensor) -> Tensor:
     return x_ND.view(torch.uint8) if x_ND.dtype == torch.float8_e4m3fn else x_ND
 
 
-def _words(x: Tensor | None) -> Tensor | None:
+def _words(x: Tensor | None, always: bool = False) -> Tensor | None:
     """The pairs (scale, low) of int4 travel as 32-bit words: asynchronous copies of 2 bytes do not exist."""
-    return x.view(torch.int32) if x is not None and x.dtype == torch.bfloat16 else x
+    return x.view(torch.int32) if x is not None and (always or x.dtype == torch.bfloat16) else x
 
 
 def unpack(cache: RaggedKV, dtype: torch.dtype) -> RaggedKV:
@@ -292,7 +349,7 @@ def unpack(cache: RaggedKV, dtype: torch.dtype) -> RaggedKV:
     tokens = cache.k_ND.shape[0]
     k, v = (torch.empty(tokens, cache.dim, dtype=dtype, device=cache.k_ND.device) for _ in range(2))
     launch = unpack_launch(cache, k, v)
-    unpack_kernel[launch.grid](**launch.arguments, **launch.constants, **launch.options)
+    launch.kernel[launch.grid](**launch.arguments, **launch.constants, **launch.options)
     return replace(cache, k_ND=k, v_ND=v, k_scale=None, v_scale=None, cu_group=None)
 
 
@@ -327,4 +384,4 @@ def unpack_launch(cache: RaggedKV, k_ND: Tensor, v_ND: Tensor) -> Launch:
         "SEGMENTS": max(16, triton.next_power_of_2(cache.segments)),
     }
     options = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": True}
-    return Launch((triton.cdiv(covered, block_n) + cache.segments,), arguments, constants, options)
+    return Launch(unpack_kernel, (triton.cdiv(covered, block_n) + cache.segments,), arguments, constants, options)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 
 from ..aot import Compilation
-from .kernel import merge_kernel, ragged_kernel, unpack_kernel
 from .launch import Launch, config_for, prepare, unpack_launch
 from .ragged import RaggedKV, quantize_kv
 
@@ -27,12 +25,16 @@ _HEADS = 4  # query heads a KV head
 
 
 def shipped(capability: int) -> Iterator[Compilation]:
-    """Decode: one of each kind (formats, head dimensions, 8 and 16 rows), and the merge."""
+    """Decode: one of each kind (formats, head dimensions, codes straight to the matrix unit or not), and the merge."""
     for format, dim, rows in (
         ("plain", 64, 7),
         ("plain", 256, 16),
         ("int8", 128, 4),
         ("int4", 128, 4),
+        ("int8", 256, 8),
+        ("int4", 64, 7),
+        ("int8", 128, 16),
+        ("int4", 64, 16),
         ("fp8", 128, 4),
     ):
         if format != "fp8" or capability >= 89:
@@ -41,11 +43,11 @@ def shipped(capability: int) -> Iterator[Compilation]:
 
 
 def attend(capability: int, format: str, dim: int, rows: int, tail: int, *, merge: bool = False) -> Compilation:
-    """One configuration of `ragged_kernel` (or its `merge_kernel`) with biases; ``tail`` new tokens."""
+    """One configuration of `ragged_kernel` or `codes_kernel` (or their merge) with biases; ``tail`` new tokens."""
     cache = _cache(format, dim)
     queries = max(1, rows // _HEADS) if tail else 1
     heads = _HEADS if tail else rows
-    config = config_for(capability, heads * queries, dim, format, cache.group, 0)
+    config = config_for(capability, heads * queries, dim, format, cache.group, 0, tail=bool(tail))
     q = torch.empty(1, 2 * heads, queries, dim, dtype=torch.bfloat16)
     new = torch.empty(1, 2, tail, dim, dtype=torch.bfloat16)
     launches, _, _ = prepare(
@@ -62,15 +64,15 @@ def attend(capability: int, format: str, dim: int, rows: int, tail: int, *, merg
     )
     name = f"{'append' if tail else 'decode'} {format} hd{dim} {rows} rows"
     if merge:
-        return _compilation(f"merge hd{dim}", merge_kernel, launches[1])
-    return _compilation(name, ragged_kernel, launches[0])
+        return _compilation(f"merge hd{dim}", launches[1])
+    return _compilation(name, launches[0])
 
 
 def unpacking(format: str, dim: int) -> Compilation:
     """`unpack_kernel` for a format."""
     cache = _cache(format, dim)
     k = torch.empty(cache.k_ND.shape[0], dim, dtype=torch.bfloat16)
-    return _compilation(f"unpack {format} hd{dim}", unpack_kernel, unpack_launch(cache, k, k))
+    return _compilation(f"unpack {format} hd{dim}", unpack_launch(cache, k, k))
 
 
 def _cache(format: str, dim: int) -> RaggedKV:
@@ -80,7 +82,7 @@ def _cache(format: str, dim: int) -> RaggedKV:
     return plain if format == "plain" else quantize_kv(plain, format)
 
 
-def _compilation(name: str, kernel: Any, launch: Launch) -> Compilation:
+def _compilation(name: str, launch: Launch) -> Compilation:
     signature, constants = {}, dict(launch.constants)
     for argument, value in launch.arguments.items():
         if value is None:
@@ -91,4 +93,4 @@ def _compilation(name: str, kernel: Any, launch: Launch) -> Compilation:
             signature[argument] = "fp32"
         else:  # strides of heads and tokens are multiples of the head dimension
             signature[argument] = "i32:16" if argument.startswith(("q_", "tk_", "tv_")) else "i32"
-    return Compilation(name, kernel, signature, constants, launch.options)
+    return Compilation(name, launch.kernel, signature, constants, launch.options)
