@@ -380,6 +380,42 @@ def bench_cache_command(
     _report_bench(bench_cache(path, tokens=tokens, ratio=ratio, threads=threads, repetitions=repetitions), json_path)
 
 
+@bench_app.command("compaction")
+def bench_compaction_command(
+    planner: Annotated[str, typer.Option(help="GGUF file, folder or catalogue name.")] = DEFAULT_PLANNER,
+    contexts: Annotated[int, typer.Option(min=1, help="Texts.")] = 8,
+    tokens: Annotated[int, typer.Option(min=256, help="Of each text.")] = 8192,
+    questions: Annotated[int, typer.Option(min=1, help="About each text.")] = 64,
+    ratios: Annotated[str, typer.Option(help="Bytes of the whole cache over bytes left.")] = "2,5,10,20,50",
+    methods: Annotated[str, typer.Option(help="Comma-separated; the usual ones by default.")] = "",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[int | None, typer.Option(help="CPU threads; all by default.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="What is measured is kept here, so that a run goes on where it stopped.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write accuracy against ratio into this PNG.")] = None,
+    json_path: JsonOption = None,
+) -> None:
+    """Answers, perplexity, attention, bytes and seconds of a compacted cache, by method and ratio, on one cache."""
+    from .agent.defaults import located
+    from .runtime.bench_compaction import DEFAULT_METHODS, bench_compaction
+
+    result = bench_compaction(
+        located(planner, None),
+        contexts=contexts,
+        tokens=tokens,
+        questions=questions,
+        ratios=[float(r) for r in ratios.split(",")],
+        methods=methods.split(",") if methods else DEFAULT_METHODS,
+        device=device,
+        threads=threads,
+        folder=folder,
+        plot=plot,
+        say=lambda line: err.print(escape(line)),
+    )
+    _report_bench(result, json_path)
+
+
 @bench_app.command("perception")
 def bench_perception_command(
     video: Annotated[str, typer.Argument(help="Video file.")],

@@ -37,9 +37,9 @@ _ROOM = 3072
 def bench_compaction(
     path: Path | str,
     *,
-    contexts: int = 5,
+    contexts: int = 8,
     tokens: int = 8192,
-    questions: int = 100,
+    questions: int = 64,
     ratios: Sequence[float] = RATIOS,
     methods: Sequence[str] = DEFAULT_METHODS,
     device: str = "cpu",
@@ -273,7 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """``python -P -m perdure.runtime.bench_compaction MODEL``: where the command line is not."""
     parser = argparse.ArgumentParser(description="Measure compaction.")
     parser.add_argument("model", type=Path)
-    for name, default in (("contexts", 5), ("tokens", 8192), ("questions", 100), ("threads", None)):
+    for name, default in (("contexts", 8), ("tokens", 8192), ("questions", 64), ("threads", None)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--ratios", default=",".join(f"{r:g}" for r in RATIOS))
     parser.add_argument("--methods", default=",".join(DEFAULT_METHODS))

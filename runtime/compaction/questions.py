@@ -8,7 +8,7 @@ the only place where the answer can come from.
 | --- | --- | --- | --- |
 | code | The locker of Marta opens with the code 4711. | the same, up to the code | 4711 |
 | trade | The father of Anton works as a baker. | the same, up to the trade | baker |
-| several | The father of Vera works as a cook. ... The favourite colour of Vera is blue. | both in turn | cook, blue |
+| several | the first, of Vera and, elsewhere in the text, of Hugo | both sentences, up to each code | 2290, 8135 |
 """
 
 from __future__ import annotations
@@ -168,23 +168,22 @@ def make_diary(seed: int, tokens: int, questions: int, count: Callable[[str], in
 
 
 def _questions(rng: random.Random, count: int) -> list[Question]:
-    """Each name has one fact of a sort at most."""
-    codes, others = rng.sample(NAMES, len(NAMES)), rng.sample(NAMES, len(NAMES))
+    """Each name has one locker and one father at most."""
+    lockers, children = iter(rng.sample(NAMES, len(NAMES))), iter(rng.sample(NAMES, len(NAMES)))
     made = []
     for i in range(count):
         kind = KINDS[i % len(KINDS)]
-        if kind == "code":
-            lead, code = f"The locker of {codes[i]} opens with the code ", f"{rng.randrange(10_000):04}"
-            made.append(Question(kind, (f"{lead}{code}.",), ((lead, False), (code, True))))
-            continue
-        trade, colour = f"The father of {others[i]} works as a", f"The favourite colour of {others[i]} is"
-        works, likes = f" {rng.choice(TRADES)}", f" {rng.choice(COLOURS)}"
-        sentences: tuple[str, ...] = (f"{trade}{works}.",)
-        pieces: tuple[tuple[str, bool], ...] = ((trade, False), (works, True))
-        if kind == "several":
-            sentences += (f"{colour}{likes}.",)
-            pieces += ((f". {colour}", False), (likes, True))
-        made.append(Question(kind, sentences, pieces))
+        if kind == "trade":
+            facts = [(f"The father of {next(children)} works as a", f" {rng.choice(TRADES)}")]
+        else:
+            facts = [
+                (f"The locker of {next(lockers)} opens with the code ", f"{rng.randrange(10_000):04}")
+                for _ in range(2 if kind == "several" else 1)
+            ]
+        pieces: list[tuple[str, bool]] = []
+        for lead, value in facts:
+            pieces += [(f". {lead}" if pieces else lead, False), (value, True)]
+        made.append(Question(kind, tuple(f"{lead}{value}." for lead, value in facts), tuple(pieces)))
     return made
 
 
