@@ -128,6 +128,16 @@ def test_a_transformers_model_reads_after_kept_keys_as_our_decoder_does(
     assert torch.equal(again.read([5]), expected)
 
 
+def test_generate_of_transformers_goes_on_after_kept_keys(tiny: TinyModel) -> None:
+    ours, sdpa = both(tiny.folder)
+    settings = {"max_new_tokens": 10, "do_sample": False, "pad_token_id": 0}
+    engine = HfEngine(ours, 64, "m")
+    engine.read(IDS[0, :30].tolist())
+    engine.cache.compacted(20, [from_cache_rows(engine.cache, i, 0, 20) for i in range(3)])
+    answer = ours.generate(IDS, past_key_values=engine.cache, **settings)
+    assert torch.equal(answer, sdpa.generate(IDS, **settings))
+
+
 def test_kept_keys_with_another_attention_say_what_to_do(tiny: TinyModel) -> None:
     engine = HfEngine(both(tiny.folder)[1], 128, "m")
     engine.read(IDS[0].tolist())
