@@ -9,13 +9,24 @@ and shrink by copying.
 
 from __future__ import annotations
 
+import ctypes
 import mmap
+import sys
 
 import torch
 from torch import Tensor
 
 _BLOCK = 1024
 """Rows by which tensors on an accelerator grow."""
+
+
+def trim() -> None:
+    """Let the C library hand pages that hold nothing back to the system, where it can (glibc); takes milliseconds.
+
+    Compacting 2,048 tokens left 180 MB of temporaries resident, seven times the rows that it had freed.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 class Room:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import sys
@@ -291,6 +292,23 @@ def test_memory_falls_when_rows_are_gone(how: str) -> None:
         cache.compacted(8100, [RaggedKV(x.clone(), x.clone(), cu_len) for _ in range(24)])
         assert cache.nbytes < 0.11 * held * 2**20
     assert resident_mb() - before < 0.2 * held
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="needs glibc")
+def test_what_the_heap_has_to_spare_goes_back_with_many_rows() -> None:
+    cache = KVCache(24, 2048, "m")
+    cache.allocate(2, 64, torch.float16)
+    for layer in cache.layers:
+        layer.update(torch.ones(1, 2, 2048, 64).half(), torch.ones(1, 2, 2048, 64).half())
+    cache.advance([1] * 2048)
+    before = resident_mb()
+    garbage = [torch.ones(10_000) for _ in range(2500)]
+    held = garbage[::50]  # so that the heap's end stays in use
+    del garbage
+    assert resident_mb() - before > 60
+    cache.compacted(2000, None)
+    assert resident_mb() - before < 20
+    assert len(held) == 50
 
 
 # ----------------------------------------------------------------------------------------------------------- planner
