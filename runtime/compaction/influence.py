@@ -1,4 +1,4 @@
-"""Measures once per model what each head needs: ``python -P -m perdure.runtime.compaction.influence MODEL --json FILE``.
+"""Measures what each head of a model needs: ``python -P -m perdure.runtime.compaction.influence MODEL --json FILE``.
 
 Knows texts made by rule, their repetition and how losses of heads are put together. Does not know how budgets are dealt
 out (budgets.py).
@@ -46,11 +46,11 @@ def measure_budgets(
         questions: as many have their facts in each text.
         make: a decoder from weights and capacity.
     """
+    encode = weights.tokenizer.encode
     curves = []
     with torch.inference_mode():
         for seed in seeds:
             decoder = make(weights, 2 * tokens + 256)
-            encode = weights.tokenizer.encode
             decoder.read(encode(make_diary(seed, tokens, questions, lambda text: len(encode(text))).text))
             rows = decoder.cache.length
             scores = rivals.ZipScores(decoder.cache, rows, (0, rows))
