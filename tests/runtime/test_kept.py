@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import random
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,7 +21,7 @@ from perdure.runtime.cache import KVCache
 from perdure.runtime.decoder import Decoder
 from perdure.runtime.planner import LocalPlanner, exact_planner, open_source
 from perdure.runtime.quantize import ModelWeights, load_weights
-from perdure.runtime.ragged import from_cache_rows
+from perdure.runtime.ragged import from_cache_rows, join
 from perdure.runtime.snapshot import _checksum
 from perdure.runtime.tiny import TinyModel, TinyShape, make_tiny_model
 from safetensors import safe_open
@@ -85,8 +86,6 @@ def test_rows_that_are_kept_whole_change_nothing(weights: ModelWeights, steps: t
 
 
 def test_twice_compacted_rows_that_are_kept_whole_change_nothing(weights: ModelWeights) -> None:
-    from perdure.runtime.ragged import join
-
     cut, full = Decoder(weights, 60), Decoder(weights, 128)
     cut.read(TOKENS[:50])
     cut.cache.compacted(40, whole(cut.cache, 40))
@@ -165,6 +164,39 @@ def test_a_model_with_a_window_reads_on_for_ever(narrow: ModelWeights) -> None:
         last = decoder.read([TOKENS[i % 90] for i in range(start, start + 20)])
     expected = fresh.read([TOKENS[i % 90] for i in range(480, 600)])
     torch.testing.assert_close(last, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_life_of_a_cache_equals_reading_what_it_has_not_forgotten(
+    weights: ModelWeights, tmp_path: Path, seed: int
+) -> None:
+    """Read, forget, keep rows whole, move, save and wake in any order: the next logits are those of a fresh read."""
+    draw, decoder, story = random.Random(seed), Decoder(weights, 120), list[int]()
+    for _ in range(40):
+        what, cache = draw.choice(["read", "read", "forget", "keep", "move", "wake"]), decoder.cache
+        if what == "read" and cache.room > 40:
+            new = [draw.randrange(380) for _ in range(draw.randint(1, 40))]
+            decoder.read(new)
+            story += new
+        elif what == "forget" and cache.length:
+            gone = draw.randint(0, min(20, cache.length))
+            cache.truncate(cache.length - gone)
+            story = story[: len(story) - gone]
+        elif what == "keep" and cache.length:
+            rows = draw.randint(1, cache.length)
+            old = cache.kept or [None] * len(cache.layers)
+            kept = [join([x for x in (a, b) if x is not None]) for a, b in zip(old, whole(cache, rows), strict=True)]
+            cache.compacted(rows, kept)
+        elif what == "move":
+            decoder.rebase(draw.randint(0, 1500))
+        elif what == "wake":
+            cache.save(tmp_path / "kv")
+            decoder = Decoder(weights, 120)
+            decoder.cache.load(tmp_path / "kv")
+    assert decoder.cache.past + decoder.cache.tokens == story
+    assert len(story) > 40
+    expected = Decoder(weights, 1000).read([*story, 7])
+    assert relative(decoder.read([7]), expected) < 1e-3
 
 
 @pytest.mark.parametrize("what", ["layers", "heads", "rows", "format", "paged"])
