@@ -8,7 +8,8 @@ function of the journal (for one build and number of threads). What comes next d
 on the clock: whether lines are read at once or a day later, the same tokens are read together.
 
     working_begun   {"version", "model", "policy", "preamble": [ids], "without": [seq, ...]}   from the first record
-    working         {"op": "read", "tokens": [ids], "seq", "offset", "heading"}   up to that token of the line after seq
+    working         {"op": "read", "tokens": [ids], "told": [[first, last + 1], ...], "seq", "offset", "heading"}
+                    up to that token of the line after record seq; told: which are worth rehearsing
                     {"op": "compact"} {"op": "merge"} {"op": "rebase"}
                     {"op": "ask", "tokens": [ids]}   its queries serve as examples later
 """
@@ -62,6 +63,7 @@ class _Line:
     seq: int
     heading: str
     """The heading in force after it."""
+    told: bool
     tokens: list[int]
     offset: int = 0
 
@@ -259,7 +261,10 @@ class WorkingMemory:
             self._begin(payload["without"])
             self._begun = record.seq
         elif operation == "read":
-            self.stream.read(payload["tokens"])
+            told = [False] * len(payload["tokens"])
+            for first, end in payload["told"]:
+                told[first:end] = [True] * (end - first)
+            self.stream.read(payload["tokens"], told)
             self._advance_to(_Place(payload["seq"], payload["offset"], payload["heading"]))
         elif operation == "ask":
             length = self.stream.cache.length
@@ -348,7 +353,7 @@ class WorkingMemory:
             heading = story.heading(record)
             head = "" if heading == self._heading else f"{heading}\n"
             self._heading = heading
-            line = _Line(record.seq, heading, self._encode(f"{head}{text}\n"))
+            line = _Line(record.seq, heading, record.kind == "told", self._encode(f"{head}{text}\n"))
             if not self._waiting and self._place.offset and record.seq > self._place.seq:
                 line.offset = self._place.offset
             self._waiting.append(line)
@@ -358,9 +363,12 @@ class WorkingMemory:
     def _next(self, count: int) -> dict[str, Any]:
         """The next ``count`` waiting tokens, and where the story stands after them."""
         tokens: list[int] = []
+        told: list[list[int]] = []
         place = _Place(self._place.seq, self._place.offset, self._place.heading)
         for line in self._waiting:
             taken = line.tokens[line.offset : line.offset + count - len(tokens)]
+            if line.told:
+                told.append([len(tokens), len(tokens) + len(taken)])
             tokens += taken
             if line.offset + len(taken) < len(line.tokens):
                 place.offset = line.offset + len(taken)
@@ -368,7 +376,7 @@ class WorkingMemory:
             place = _Place(line.seq, 0, line.heading)
             if len(tokens) == count:
                 break
-        return {"tokens": tokens, **asdict(place)}
+        return {"tokens": tokens, "told": told, **asdict(place)}
 
     def _encode(self, text: str, *, first: bool = False) -> list[int]:
         ids = self._tokenizer.encode(text)

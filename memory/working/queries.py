@@ -5,8 +5,6 @@ Knows rings of vectors. Does not know models, nor what is compacted with them.
     L layers, K KV heads, G query heads of each, M tokens, N vectors of a ring, D head dimension
 """
 
-# ruff: noqa: N815  (fields carry shape suffixes, as all tensors do)
-
 from __future__ import annotations
 
 import torch

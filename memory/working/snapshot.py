@@ -87,16 +87,17 @@ def restore(path: Path, stream: Stream, expected: dict[str, Any]) -> Saved:
 
 def _fill(stream: Stream, tensors: dict[str, Tensor], counts: dict[str, Any]) -> None:
     spans = []
-    for i, tokens in enumerate(counts["spans"]):
+    for i, (tokens, *told) in enumerate(counts["spans"]):
         k, v, cu, bias, pos = (tensors[f"span.{i}.{name}"] for name in ("k", "v", "cu", "bias", "pos"))
-        spans.append(Span(tokens, RaggedKV(k, v, cu, bias_N=bias, pos_N=pos), tensors[f"span.{i}.q"]))
-    stream.replace(spans[0], spans[1:], counts["base"], counts["read"])
+        spans.append(Span(tokens, RaggedKV(k, v, cu, bias_N=bias, pos_N=pos), tuple(told)))
+    stream.replace(spans, counts["base"])
     cache = stream.cache
     for i, layer in enumerate(cache.layers):
         rows = tensors[f"k.{i}"].shape[2]
         layer.keys[:, :, :rows] = tensors[f"k.{i}"]
         layer.values[:, :, :rows] = tensors[f"v.{i}"]
     cache.advance(counts["tokens"])
+    stream.told, stream.read_tokens = [bool(told) for told in counts["told"]], counts["read"]
     for name, ring in (("recent", stream.recent), ("asked", stream.asked)):
         ring.vectors_LKND, ring.count = tensors[name], counts[name]
 

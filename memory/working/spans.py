@@ -13,8 +13,9 @@ geometrically into the past, their number is bounded, and a token is compacted a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -25,12 +26,16 @@ from ...kernels.compaction_solvers import compact_kv
 from ...kernels.decode_attention import RaggedKV
 from ...runtime.cache import KVCache
 from ...runtime.ragged import from_cache_rows, join, positions, rotated, to_dense
-from .queries import turned
 
-__all__ = ["Rows", "Span", "joined", "merge_pair", "merged", "pinned", "spanned"]
+__all__ = ["Rows", "Span", "dealt", "joined", "merge_pair", "merged", "pinned", "spanned", "tail_rows"]
 
-SAMPLE = 64
-"""Example queries that a span keeps for when it is merged, per segment."""
+QUERIES = 1024
+"""Queries that a span is matched for, at most."""
+LEAST = 4
+"""Slots that a segment gets at least."""
+_CELLS = 1 << 18
+"""Scores that are held at once: as many as stay near the processor."""
+_RIDGE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -40,12 +45,12 @@ class Span:
     Attributes:
         tokens: of the stretch.
         kv: keys, biases and values, S segments.
-        queries_SND: float16, a sample of those it was matched for; at the positions of ``kv``.
+        told: ids of the tokens of the stretch that are worth rehearsing.
     """
 
     tokens: int
     kv: RaggedKV
-    queries_SND: Tensor
+    told: tuple[int, ...] = ()
 
     @property
     def slots(self) -> float:
@@ -54,10 +59,7 @@ class Span:
 
     def moved(self, shift: int, inverse_frequencies: Tensor) -> Span:
         """The same span ``shift`` positions later."""
-        if shift == 0:
-            return self
-        queries = turned(self.queries_SND, shift, inverse_frequencies)
-        return Span(self.tokens, rotated(self.kv, shift, inverse_frequencies), queries)
+        return self if shift == 0 else replace(self, kv=rotated(self.kv, shift, inverse_frequencies))
 
 
 class Rows(NamedTuple):
@@ -72,31 +74,38 @@ class Rows(NamedTuple):
 def pinned(cache: KVCache, rows: int) -> Span:
     """The first rows as they are: the beginning, which every token attends to, is never compacted."""
     parts = [from_cache_rows(cache, layer, 0, rows) for layer in range(len(cache.layers))]
-    kv = _stacked(parts)
-    return Span(rows, kv, kv.k_ND.new_zeros(kv.segments, 0, kv.dim, dtype=torch.float16))
+    return Span(rows, _stacked(parts))
 
 
-def spanned(cache: KVCache, rows: int, keep: Sequence[int], queries_SND: Tensor) -> Span:
-    """The oldest ``rows`` of the tail, compacted to ``keep`` keys in each segment (not taken out of the cache)."""
-    k = torch.cat([layer.keys[0, :, :rows] for layer in cache.layers])
-    v = torch.cat([layer.values[0, :, :rows] for layer in cache.layers])
-    at = torch.arange(rows) + cache.base
-    return _matched(rows, Rows(k, v, torch.zeros(k.shape[:2]), at.expand(k.shape[:2])), keep, queries_SND, 0)
+def tail_rows(cache: KVCache, first: int, last: int) -> Rows:
+    """Rows ``first`` .. ``last - 1`` of the tail, of all layers."""
+    k = torch.cat([layer.keys[0, :, first:last] for layer in cache.layers])
+    v = torch.cat([layer.values[0, :, first:last] for layer in cache.layers])
+    at = torch.arange(first, last) + cache.base
+    return Rows(k, v, torch.zeros(k.shape[:2]), at.expand(k.shape[:2]))
 
 
-def merged(first: Span, second: Span, keep: Sequence[int], queries_SND: Tensor) -> Span:
-    """Two neighbours in the room of one.
+def spanned(
+    cache: KVCache, rows: int, slots: int, queries_SND: Tensor, beside: Sequence[Span], told: Sequence[int]
+) -> Span:
+    """The oldest ``rows`` of the tail, compacted (not taken out of the cache).
 
     Args:
-        first, second: the older one first.
-        keep: keys of each segment.
-        queries_SND: of the agent's present reading; the samples of both spans are added.
+        slots: keys a segment keeps on the average.
+        queries_SND: what the span shall be matched for, at least one.
+        beside: the spans before; what a query gives to them and to the rest of the tail does not count for this one.
+        told: see `Span`.
     """
-    rows = Rows(*to_dense(join([first.kv, second.kv])))
-    sample = torch.cat([first.queries_SND, second.queries_SND], dim=1)
-    rows = rows._replace(k_STD=rows.k_STD.to(first.kv.k_ND.dtype), v_STD=rows.v_STD.to(first.kv.k_ND.dtype))
-    both = torch.cat([sample, queries_SND], dim=1)
-    return _matched(first.tokens + second.tokens, rows, keep, both, sample.shape[1])
+    others = [*_rows_of(beside), tail_rows(cache, rows, cache.length)]
+    return Span(rows, _matched(tail_rows(cache, 0, rows), slots, queries_SND, others), tuple(told))
+
+
+def merged(
+    first: Span, second: Span, slots: int, queries_SND: Tensor, cache: KVCache, beside: Sequence[Span]
+) -> RaggedKV:
+    """What is left of two neighbours, the older one first, in ``slots``; ``beside`` are all other spans."""
+    others = [*_rows_of(beside), tail_rows(cache, 0, cache.length)]
+    return _matched(_rows_of([first, second])[0], slots, queries_SND, others)
 
 
 def merge_pair(spans: Sequence[Span], after: int) -> int:
@@ -110,7 +119,7 @@ def merge_pair(spans: Sequence[Span], after: int) -> int:
         raise BadInput(f"expected at least two spans to merge, got {len(spans)}")
     best, chosen = float("inf"), 0
     age = after + sum(span.tokens for span in spans)
-    for index, (first, second) in enumerate(zip(spans, spans[1:], strict=False)):
+    for index, (first, second) in enumerate(pairwise(spans)):
         share = (first.tokens + second.tokens) / max(1, age)  # age of the pair: since its first token
         age -= first.tokens
         if share < best:
@@ -125,21 +134,86 @@ def joined(spans: Sequence[Span], layers: int) -> list[RaggedKV]:
     starts = whole.cu_len[::heads].tolist()
     place = positions(whole)
     kept = []
-    for layer, (low, high) in enumerate(zip(starts, starts[1:], strict=False)):
+    for layer, (low, high) in enumerate(pairwise(starts)):
         cu_len = whole.cu_len[layer * heads : (layer + 1) * heads + 1] - low
         bias = None if whole.bias_N is None else whole.bias_N[low:high].contiguous()
         kept.append(RaggedKV(whole.k_ND[low:high], whole.v_ND[low:high], cu_len, bias_N=bias, pos_N=place[low:high]))
     return kept
 
 
-def _matched(tokens: int, rows: Rows, keep: Sequence[int], queries_SND: Tensor, sampled: int) -> Span:
-    """Attention matching (arXiv 2602.16284) of all segments at once; ``sampled`` queries of the front are samples."""
-    left = compact_kv(queries_SND, rows.k_STD, rows.v_STD, keep, bias_HT=rows.bias_ST)
-    owner = torch.arange(len(keep)).repeat_interleave(torch.tensor(list(keep)))
-    kv = RaggedKV(left.k_ND, left.v_ND, left.cu_len, bias_N=left.bias_N, pos_N=rows.pos_ST[owner, left.index_N])
-    pool = queries_SND[:, :sampled] if sampled else queries_SND
-    step = max(1, pool.shape[1] // SAMPLE)
-    return Span(tokens, kv, pool[:, ::step][:, :SAMPLE].to(torch.float16).clone())
+def _matched(rows: Rows, slots: int, queries_SND: Tensor, others: Sequence[Rows]) -> RaggedKV:
+    """Attention matching (arXiv 2602.16284) of all segments at once.
+
+    A query counts by the share of all its attention that it gives to these rows: what it looks for elsewhere need not
+    be right here. The queries that give most are taken.
+    """
+    mass_SN = _mass(queries_SND, rows)
+    total_SN = torch.stack([mass_SN, *(_mass(queries_SND, other) for other in others)]).logsumexp(0)
+    keep = dealt(queries_SND, rows, total_SN, slots * len(queries_SND))
+    most = (mass_SN - total_SN).exp().topk(min(QUERIES, queries_SND.shape[1]), dim=1)
+    chosen = queries_SND.gather(1, most.indices[:, :, None].expand(-1, -1, queries_SND.shape[2]))
+    left = compact_kv(
+        chosen,
+        rows.k_STD,
+        rows.v_STD,
+        keep,
+        bias_HT=rows.bias_ST,
+        share_HN=most.values,
+        ridge=_RIDGE,
+        method="highest",
+    )
+    owner = torch.arange(len(keep)).repeat_interleave(torch.tensor(keep))
+    return RaggedKV(left.k_ND, left.v_ND, left.cu_len, bias_N=left.bias_N, pos_N=rows.pos_ST[owner, left.index_N])
+
+
+def dealt(queries_SND: Tensor, rows: Rows, total_SN: Tensor, slots: int) -> list[int]:
+    """How many of ``slots`` each segment gets: as many as it has among the keys that get most of all attention.
+
+    A key is rated by the root of the mean square of its share of a query's attention over the whole cache. Few heads
+    look back over long stretches at all; they get nearly everything, and nothing is measured beforehand.
+
+    Args:
+        total_SN: logarithm of the mass of each query over the whole cache.
+        slots: of all segments together; each gets `LEAST` if it has as many.
+    """
+    rated = torch.zeros(rows.bias_ST.shape)
+    for segment, at, score_NT in _scores(queries_SND, rows):
+        share_NT = score_NT.sub_(total_SN[segment, at][:, None]).exp_()
+        rated[segment] += share_NT.square_().sum(0)
+    live = (rows.bias_ST > -torch.inf).sum(1)
+    rated.masked_fill_(rows.bias_ST == -torch.inf, -1.0)
+    ranked = rated.sort(dim=1, descending=True).values
+    ranked[:, :LEAST] = torch.where(ranked[:, :LEAST] >= 0, torch.inf, -1.0)
+    counts = torch.bincount(ranked.flatten().topk(slots).indices // ranked.shape[1], minlength=len(live))
+    return [int(count) for count in torch.minimum(counts, live)]
+
+
+def _mass(queries_SND: Tensor, rows: Rows) -> Tensor:
+    """float32 [S, N]: logarithm of the sum of exp(score) over the rows."""
+    found = torch.empty(queries_SND.shape[:2])
+    for segment, at, score_NT in _scores(queries_SND, rows):
+        found[segment, at] = score_NT.logsumexp(1)
+    return found
+
+
+def _scores(queries_SND: Tensor, rows: Rows) -> Iterator[tuple[int, slice, Tensor]]:
+    """(segment, some of its queries, their scores [N', T] over the rows)."""
+    count, keys = queries_SND.shape[1], rows.k_STD.shape[1]
+    step = max(1, _CELLS // keys)
+    for segment, (k_TD, bias_T) in enumerate(zip(rows.k_STD, rows.bias_ST, strict=True)):
+        k_DT, q_ND = k_TD.float().T, queries_SND[segment].float() * queries_SND.shape[2] ** -0.5
+        for first in range(0, count, step):
+            at = slice(first, first + step)
+            yield segment, at, torch.addmm(bias_T, q_ND[at], k_DT)
+
+
+def _rows_of(spans: Sequence[Span]) -> list[Rows]:
+    """Some spans side by side; none for no spans."""
+    if not spans:
+        return []
+    dense = to_dense(join([span.kv for span in spans]))
+    dtype = spans[0].kv.k_ND.dtype
+    return [Rows(dense.k_STD.to(dtype), dense.v_STD.to(dtype), dense.bias_ST, dense.pos_ST)]
 
 
 def _stacked(parts: Sequence[RaggedKV]) -> RaggedKV:

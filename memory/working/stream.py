@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...errors import BadInput
+from ...kernels.decoder_layers import MAX_TOKENS
 from ...runtime.decoder import Decoder
 from ...runtime.quantize import ModelWeights
 from .queries import QueryRing, turned
@@ -33,44 +33,45 @@ class Policy:
 
     Attributes:
         budget_slots: never more, branches included.
-        read_tokens: tokens read at once.
+        read_tokens: tokens read at once; 64 or fewer are read fastest.
         chunk_tokens: tokens that leave the tail at once; they become one span.
         span_slots: slots of a span.
         branch_tokens: room for a question and its answer, or for a rehearsal.
-        recent_slots: newest queries of a KV head that serve as examples.
-        rehearse: read the tokens that leave once more, after the rest, for examples of queries that look back at them.
+        example_queries: newest queries of a KV head that serve as examples, and half as many of questions.
+        rehearse: before a chunk leaves, read it once more after the rest, for queries that look back at it; before two
+            spans are merged, what was told in them.
         horizon: positions are re-based before the newest token passes this; 0: the model's trained window.
     """
 
     budget_slots: int = 2048
-    read_tokens: int = 128
+    read_tokens: int = 64
     chunk_tokens: int = 256
     span_slots: int = 64
     branch_tokens: int = 288
-    recent_slots: int = 1024
+    example_queries: int = 512
     rehearse: bool = True
     horizon: int = 0
 
     def __post_init__(self) -> None:
-        if min(asdict(self).values()) < 0 or not 1 <= self.span_slots <= self.chunk_tokens:
-            raise BadInput(f"expected sizes of at least 1 and span_slots <= chunk_tokens, got {self}")
-        if self.read_tokens < 1 or self.branch_tokens < self.chunk_tokens * self.rehearse or self.recent_slots < 1:
-            raise BadInput(f"expected read_tokens of at least 1 and branch_tokens >= chunk_tokens, got {self}")
-        if self.most_spans < 2 or self.most_tail < self.chunk_tokens + self.read_tokens:
+        if min(self.read_tokens, self.span_slots, self.example_queries) < 1 or self.horizon < 0:
+            raise BadInput(f"expected sizes of at least 1, got {self}")
+        if self.span_slots > self.chunk_tokens or self.branch_tokens < self.chunk_tokens * self.rehearse:
+            raise BadInput(f"expected span_slots <= chunk_tokens <= branch_tokens, got {self}")
+        if self.most_spans < 2:
             raise BadInput(
-                f"expected a budget_slots of two spans, a chunk, a read and a branch at least, got {self}; "
+                f"expected a budget_slots of a branch, a chunk, four reads and three spans at least, got {self}; "
                 "give more budget_slots"
             )
 
     @property
-    def most_spans(self) -> int:
-        """Half of what branches leave is for spans."""
-        return (self.budget_slots - self.branch_tokens) // 2 // self.span_slots - 1
+    def most_tail(self) -> int:
+        """Tokens that the tail, with the pinned beginning, holds at most."""
+        return self.chunk_tokens + 4 * self.read_tokens
 
     @property
-    def most_tail(self) -> int:
-        """Tokens that the tail, with the pinned beginning, holds at most; there is one span more before a merge."""
-        return self.budget_slots - self.branch_tokens - (self.most_spans + 1) * self.span_slots
+    def most_spans(self) -> int:
+        """Spans before two are merged; for a moment there is one more."""
+        return (self.budget_slots - self.branch_tokens - self.most_tail) // self.span_slots - 1
 
 
 class Stream:
@@ -80,17 +81,15 @@ class Stream:
         weights: of the planner; shared, not copied.
         policy: sizes.
         preamble: token ids that stay as they are for ever.
-        keep: share of the slots of a span that each KV head gets, [layers * kv_heads], mean 1; None: all alike.
 
     Attributes:
         decoder: the model with the cache.
         spans: what is left of what no longer fits, oldest first; without the pinned beginning.
+        told: of each token of the tail, whether it is worth rehearsing later.
         read_tokens: tokens that were ever read.
     """
 
-    def __init__(
-        self, weights: ModelWeights, policy: Policy, preamble: Sequence[int], keep: Sequence[float] | None = None
-    ) -> None:
+    def __init__(self, weights: ModelWeights, policy: Policy, preamble: Sequence[int]) -> None:
         config = weights.config
         self.policy = policy
         self.horizon = min(policy.horizon or config.context, config.context)
@@ -103,11 +102,10 @@ class Stream:
             raise BadInput("expected a model that attends to everything; one with a sliding window drops it exactly")
         self.decoder = Decoder(weights, capacity)
         self._frequencies = torch.tensor(config.inverse_frequencies, dtype=torch.float64)
-        heads = config.layers * config.kv_heads
-        self.keep = _shares(keep or [1.0] * heads, policy, heads)
         sizes = config.layers, config.kv_heads, config.head_dim
-        self.recent = QueryRing(*sizes, policy.recent_slots, stride=4)
-        self.asked = QueryRing(*sizes, max(1, policy.recent_slots // 2))
+        self.recent = QueryRing(*sizes, policy.example_queries, stride=4)
+        self.asked = QueryRing(*sizes, max(1, policy.example_queries // 2))
+        self.told: list[bool] = []
         self.spans: list[Span] = []
         self.read_tokens = 0
         self._layers, self._group = config.layers, config.heads // config.kv_heads
@@ -156,7 +154,6 @@ class Stream:
             kv = span.kv
             parts = {"k": kv.k_ND, "v": kv.v_ND, "cu": kv.cu_len, "bias": kv.bias_N, "pos": kv.pos_N}
             found |= {f"span.{i}.{name}": part for name, part in parts.items() if part is not None}
-            found[f"span.{i}.q"] = span.queries_SND
         found["recent"], found["asked"] = self.recent.vectors_LKND, self.asked.vectors_LKND
         return found
 
@@ -166,22 +163,27 @@ class Stream:
             "tokens": list(self.cache.tokens),
             "base": self.cache.base,
             "read": self.read_tokens,
-            "spans": [span.tokens for span in [self.pinned, *self.spans]],
+            "told": [int(told) for told in self.told],
+            "spans": [[span.tokens, *span.told] for span in [self.pinned, *self.spans]],
             "recent": self.recent.count,
             "asked": self.asked.count,
         }
 
-    def replace(self, pinned: Span, spans: Sequence[Span], base: int, read_tokens: int) -> None:
-        """Take over the spans of a snapshot, with an empty tail that begins at position ``base``."""
-        self.pinned, self.spans, self.read_tokens = pinned, list(spans), read_tokens
+    def replace(self, spans: Sequence[Span], base: int) -> None:
+        """Take over the spans of a snapshot, pinned first, with an empty tail that begins at position ``base``."""
+        self.pinned, self.spans = spans[0], list(spans[1:])
         self.cache.truncate(0)
         self.cache.base = base
         self.cache.compacted(0, self._kept())
 
     # -------------------------------------------------------------- operations
 
-    def read(self, tokens: Sequence[int]) -> None:
+    def read(self, tokens: Sequence[int], told: Sequence[bool] = ()) -> None:
         """Go on with the story.
+
+        Args:
+            tokens: ids.
+            told: of each, whether it is worth rehearsing when it gets old; none is by default.
 
         Raises:
             BadInput: something is due first, or an id is unknown.
@@ -189,6 +191,7 @@ class Stream:
         if (due := self.due(len(tokens))) is not None:
             raise BadInput(f"expected no {due} to be due, one is before {len(tokens)} more tokens")
         self._read(tokens, self.recent.observe)
+        self.told += list(told) or [False] * len(tokens)
         self.read_tokens += len(tokens)
 
     def compact(self) -> None:
@@ -200,18 +203,26 @@ class Stream:
         rows = self.policy.chunk_tokens
         if self.cache.length <= rows:
             raise BadInput(f"expected more than {rows} tokens in the tail, there are {self.cache.length}")
-        examples = self._examples(rows)
+        leaving = list(self.cache.tokens[:rows])
+        examples = self._examples(leaving)
+        worth = [token for token, told in zip(leaving, self.told, strict=False) if told]
         with torch.inference_mode():
-            self.spans.append(spanned(self.cache, rows, self.keep, examples))
+            beside = [self.pinned, *self.spans]
+            self.spans.append(spanned(self.cache, rows, self.policy.span_slots, examples, beside, worth))
             self.cache.compacted(rows, self._kept())
-            self.cache.past.clear()  # the journal knows them; a list of them would grow with the life
+        self.cache.past.clear()  # the journal knows them; a list of them would grow with the life
+        del self.told[:rows]
 
     def merge(self) -> None:
         """Two neighbouring spans become one."""
         at = merge_pair(self.spans, self.cache.length)
+        first, second = self.spans[at : at + 2]
+        worth = (*first.told, *second.told)[-self.policy.chunk_tokens :]
+        examples = self._examples(worth)
         with torch.inference_mode():
-            both = merged(self.spans[at], self.spans[at + 1], self.keep, self._free())
-            self.spans[at : at + 2] = [both]
+            beside = [self.pinned, *self.spans[:at], *self.spans[at + 2 :]]
+            kv = merged(first, second, self.policy.span_slots, examples, self.cache, beside)
+            self.spans[at : at + 2] = [Span(first.tokens + second.tokens, kv, worth)]
             self.cache.compacted(0, self._kept())
 
     def rebase(self) -> None:
@@ -262,26 +273,23 @@ class Stream:
         self.decoder.observe = observe
         try:
             with torch.inference_mode():
-                return self.decoder.read(tokens, all_logits=all_logits)
+                pieces = [tokens[at : at + MAX_TOKENS] for at in range(0, len(tokens), MAX_TOKENS)]
+                logits = [self.decoder.read(piece, all_logits=all_logits) for piece in pieces]
+                return torch.cat(logits) if all_logits else logits[-1]
         finally:
             self.decoder.observe = None
 
-    def _examples(self, rows: int) -> Tensor:
-        """Queries that the rows shall be matched for: a rehearsal of them, then the agent's own."""
-        free = self._free()
-        if not self.policy.rehearse and free.shape[1] >= 2 * max(self.keep):
-            return free
-        length = self.cache.length
-        if self.cache.capacity - length < rows:
-            raise BadInput(f"expected room for a rehearsal of {rows} tokens; give more branch_tokens")
+    def _examples(self, tokens: Sequence[int]) -> Tensor:
+        """Queries [S, N, D] to match for: those of the agent's own reading, and of a rehearsal of some tokens."""
+        own = torch.cat([self.asked.newest(), self.recent.newest()], dim=1)
+        if not self.policy.rehearse or not tokens:
+            return own
         layers, kv_heads, _, dim = self.recent.vectors_LKND.shape
-        rehearsal = QueryRing(layers, kv_heads, dim, rows * self._group)
-        self._read(self.cache.tokens[:rows], rehearsal.observe)
+        rehearsal = QueryRing(layers, kv_heads, dim, (len(tokens) + 1) // 2 * self._group, stride=2)
+        length = self.cache.length
+        self._read(tokens, rehearsal.observe)
         self.forget(length)
-        return torch.cat([rehearsal.newest(), free], dim=1)
-
-    def _free(self) -> Tensor:
-        return torch.cat([self.asked.newest(), self.recent.newest()], dim=1)
+        return torch.cat([rehearsal.newest(), own], dim=1)
 
     def _room(self, tokens: int) -> None:
         room = self.cache.capacity - self.cache.length
@@ -290,11 +298,3 @@ class Stream:
 
     def _kept(self) -> list[Any]:
         return joined([self.pinned, *self.spans], self._layers)
-
-
-def _shares(keep: Sequence[float], policy: Policy, heads: int) -> list[int]:
-    """Slots of a span for each head, about ``span_slots`` on the average."""
-    if len(keep) != heads or min(keep) < 0:
-        raise BadInput(f"expected {heads} shares of at least 0, got {len(keep)}")
-    mean = sum(keep) / heads
-    return [min(policy.chunk_tokens, max(4, round(policy.span_slots * share / mean))) for share in keep]
