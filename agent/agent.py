@@ -16,10 +16,12 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from ..clock import Clock
 from ..errors import BadInput, PerdureError
 from ..memory import Encoders, Memory, Settings
+from ..memory.working import story
 from ..records import Answer, Event, Observation, Record, Trust
 from ..world_model import WorldModel
 from . import ledger
 from .answering import find
+from .asking_oneself import cue, recalled
 from .body import Body, EnvBody, StepClock
 from .deliberating import Menu, PlannerProposer, Proposer, choose, menu_for
 from .eyes import Eyes, VideoEyes
@@ -32,6 +34,8 @@ from .watching import WatchReport, watch
 from .wording import Linguist
 
 if TYPE_CHECKING:
+    from ..memory.working.projection import WorkingMemory
+    from ..memory.working.stream import Policy
     from ..perception import ImageEncoder, TextEncoder
     from ..runtime import Planner
 
@@ -49,6 +53,8 @@ class Parts:
     """Finds text by meaning. Without it: by words, time and entity."""
     image_encoder: ImageEncoder | None = None
     """Names and embeds key frames. Without it: novelty, motion and time alone."""
+    working: Policy | None = None
+    """Sizes of a working memory: the story of its life in the planner's cache. Without it: none is kept."""
 
 
 class Agent:
@@ -68,6 +74,7 @@ class Agent:
         self._keeper = StateKeeper(memory, self.State)
         self.state: Any = self._keeper.state
         self._linguist = Linguist(memory, parts.planner)
+        self._working: WorkingMemory | None = None
         self._requested: list[int] = []
         self._ready = True
 
@@ -114,6 +121,8 @@ class Agent:
             return
         try:
             self.save_state()
+            if self._working is not None:
+                self._working.snapshot()
             if self.parts.planner is not None:
                 self.parts.planner.save_state(self._working_path())
         finally:
@@ -182,6 +191,7 @@ class Agent:
         zone: str | None = None,
         asker: str = "owner",
         plain: bool = False,
+        recall: bool = True,
     ) -> Answer:
         """Answer from facts and events, with the records that prove it; without evidence, "I don't know".
 
@@ -191,12 +201,17 @@ class Agent:
             zone: IANA zone of the asker, for "this morning"; the directory's own by default.
             asker: who "I" and "my" are.
             plain: do not let the planner word what was found.
+            recall: False answers from working memory alone: what the planner says with the story of this life in its
+                cache, with no evidence. It does best on the beginning of a sentence: "The spare key is in the".
 
         Raises:
-            BadInput: an empty question, a naive ``as_of`` or an unknown zone.
+            BadInput: an empty question, a naive ``as_of`` or an unknown zone; without ``recall``: there is no working
+                memory, or ``as_of`` was given.
         """
         if not question.strip():
             raise BadInput("expected a question, got no words")
+        if not recall:
+            return self._ask_oneself(question, as_of)
         if as_of is not None and as_of.tzinfo is None:
             raise BadInput(f"expected an aware as_of, got {as_of!r}; add tzinfo, for example datetime.UTC")
         where = _zone(zone or self.memory.settings.zone)
@@ -222,6 +237,7 @@ class Agent:
             if self.parts.planner is None:
                 break
             self._linguist.statements(told)
+        self.read_on(budget_s)
         return self.memory.catch_up(budget_s)
 
     # ------------------------------------------------------------------- seeing
@@ -394,7 +410,37 @@ class Agent:
         """Save `state` now if it has changed; it is also saved after every step, act and on closing."""
         return self._keeper.save(self.state)
 
+    @property
+    def working(self) -> WorkingMemory | None:
+        """The story of its life in the planner's cache, if `Parts.working` asks for one; made when first used."""
+        if self._working is None and self.parts.working is not None and self.parts.planner is not None:
+            from ..memory.working.projection import WorkingMemory
+
+            planner: Any = self.parts.planner
+            self._working = WorkingMemory(self.memory, planner, self.parts.working, self.story_line)
+        return self._working
+
+    def story_line(self, record: Record) -> str | None:
+        """What a record adds to that story; None for what is not worth a line. Override it; it must be a pure function
+        of the record. The default is `memory.working.story.line`."""
+        return story.line(record)
+
+    def read_on(self, budget_s: float | None = None) -> None:
+        """Let working memory read what is new, for at most ``budget_s`` seconds; called in slack time."""
+        if self.working is not None:
+            self.working.advance(budget_s)
+
     # ------------------------------------------------------------------- inside
+
+    def _ask_oneself(self, question: str, as_of: datetime | None) -> Answer:
+        if self.working is None:
+            raise BadInput("expected an agent with a working memory; open it with Parts(working=Policy(), planner=...)")
+        if as_of is not None:
+            raise BadInput("expected no as_of: working memory holds the present alone; ask with recall")
+        with self.memory.step() as step:
+            payload = {"question": question, "as_of": None, "zone": self.memory.settings.zone, "recall": False}
+            step.note("asked", payload, source="user", trust=Trust.OWNER)
+        return self._answered(step.records[0].seq, *recalled(self.working.ask(cue(question))))
 
     def load_working_memory(self) -> None:
         """Take the planner's KV cache back from its snapshot, if there is one that fits; otherwise start empty.

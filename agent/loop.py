@@ -331,11 +331,13 @@ class Life:
         self.report.step_s.append(spent)
         if self._tick_s is None:
             self._agent.memory.catch_up(budget_s=0.02)
+            self._agent.read_on()
             self._agent.rest(observation, None)
             return
         self.report.late += spent > self._tick_s
         slack_s = max(0.0, self._tick_s - spent)
         self._agent.memory.catch_up(budget_s=slack_s / 4)
+        self._agent.read_on(slack_s / 4)
         self._agent.rest(observation, slack_s / 4)
         time.sleep(max(0.0, self._tick_s - (time.monotonic() - began)))
 

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,6 +21,8 @@ from typing import Any
 from perdure.agent import Parts, RemoteBody, default_parts
 from perdure.agent.inspector import export_page
 from perdure.memory import Memory
+from perdure.memory.working.stream import Policy
+from perdure.runtime.decoder import Decoder
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
@@ -99,6 +101,7 @@ def figures_of(lives: Lives, console: Console) -> Figures:
         violations=len(lived.judged.violations),
         percepts=lived.judged.percepts,
         graph=causal_graph(lived.edges, lived.judged.causes),
+        remembered=lived.remembered,
     )
 
 
@@ -150,6 +153,8 @@ def live_all(
     folder.mkdir(parents=True, exist_ok=True)
     console.print("loading the models ...")
     parts = Parts() if planner is None else default_parts(planner=planner, image_encoder=None, text_encoder=None)
+    if isinstance(getattr(parts.planner, "engine", None), Decoder):  # not one that runs elsewhere
+        parts = replace(parts, working=Policy())
     with _bar(console) as bar, TemporaryDirectory(prefix="perdure-home-") as sockets:
         beside = _beside(other, Path(sockets) / "random", seed, days) if at_random else None
         lived = _own_life(home, Path(sockets) / "home", parts, seed, days, bar)

@@ -6,12 +6,13 @@ It counts and compares; it draws and prints nothing (``report.py``, ``pictures.p
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any, Protocol
 
 from .errands import Errand
 from .mechanisms import CauseEdge
+from .notes import Remembered
 from .questions.question import KINDS, Grade, Tally, tally, wilson
 
 OURS = "perdure"
@@ -79,6 +80,8 @@ class Figures:
     percepts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """By kind and light: shares ``missed``, ``unread``, ``wrong``."""
     graph: CausalGraph = field(default_factory=lambda: CausalGraph(frozenset(), frozenset(), frozenset()))
+    remembered: Remembered | None = None
+    """What was known at the end with recall switched off."""
 
     def tally(self, name: str = OURS, kind: str | None = None) -> Tally:
         """Grades of one answerer, of one kind of question or of all."""
@@ -138,6 +141,8 @@ def summary(figures: Figures) -> dict[str, Any]:
         "causal_edge_f1": round(figures.graph.f1, 4),
         "percept_error": {k: {n: round(x, 4) for n, x in v.items()} for k, v in figures.percepts.items()},
     }
+    if figures.remembered is not None:
+        found["working_memory"] = asdict(figures.remembered)
     for name, errands in figures.errands_of.items():
         found[f"errands_done_{name.replace(' ', '_')}"] = errand_share(errands)[0]
         found[f"errands_{name.replace(' ', '_')}"] = errand_share(errands)[1]

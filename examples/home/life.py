@@ -24,6 +24,7 @@ from perdure.records import Answer, Observation
 from perdure.world_model.causes import Edge
 
 from .examined import Judged, run_world
+from .notes import Remembered, examined, notes
 from .plan import Plan
 from .proposers import RandomProposer
 from .questions import Question
@@ -61,6 +62,8 @@ class Lived:
     edges: tuple[Edge, ...]
     """What brings about what, as the robot learned it."""
     seconds: float
+    remembered: Remembered | None = None
+    """What it knew at the end with recall switched off; None without a working memory."""
 
 
 def command(role: str, seed: int, days: int, address: Path, *rest: str) -> list[str]:
@@ -110,6 +113,7 @@ def live(
         if random_proposer:
             robot.use_proposer(lambda: RandomProposer(seed))
         watched = _Watched(body, robot)
+        told = notes(seed, days) if questions and parts.working is not None and parts.planner is not None else []
         decisions = 0
 
         def after(report: LifeReport) -> None:
@@ -119,6 +123,9 @@ def live(
             day.step_s.append(report.step_s[-1])
             day.decisions += report.decisions - decisions
             decisions = report.decisions
+            for note in told:
+                if note.minute == minute:
+                    robot.tell(note.text)
             if questions:
                 asked.extend((q, robot.ask(q.text, plain=True)) for q in body.call("due", minute))
             if minute % 1440 == 1439:
@@ -134,7 +141,10 @@ def live(
         truth, plan = body.call("history")
         judged = body.call("judged")
         edges = robot.learn_causes()
-    return Lived(seed, [d for d in spent if d.step_s], asked, judged, truth, plan, edges, time.monotonic() - began)
+        remembered = examined(robot.working, told) if told and robot.working is not None else None
+    spent_days = [d for d in spent if d.step_s]
+    seconds = time.monotonic() - began
+    return Lived(seed, spent_days, asked, judged, truth, plan, edges, seconds, remembered)
 
 
 class _Watched:

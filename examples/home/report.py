@@ -21,6 +21,7 @@ from perdure.records import Answer
 from perdure.world_model import WorldModel
 
 from .figures import OURS, CausalGraph, Figures, day_row, errand_share, rows, summary
+from .notes import Remembered
 from .plan import Plan
 from .questions.examine import ZONE, graded, put_to_rivals, with_true_memory, with_true_percepts
 from .questions.full_log import FullLog, Reader, put_to_reader
@@ -106,7 +107,14 @@ def _counted(answers: Iterable[Answer], number: int, what: str, progress: Progre
 
 def text(figures: Figures) -> str:
     """The whole report in plain text, at most 110 characters wide."""
-    parts = [_questions(figures), _errands(figures), _days(figures), _percepts(figures), _causes(figures.graph)]
+    parts = [
+        _questions(figures),
+        _errands(figures),
+        _days(figures),
+        _remembered(figures.remembered),
+        _percepts(figures),
+        _causes(figures.graph),
+    ]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -157,6 +165,18 @@ def _days(figures: Figures) -> str:
         times = [f"{row[k]:.1f}" for k in ("step_ms_p50", "step_ms_p95", "step_ms_max")]
         lines.append([str(number), *times, f"{day.decisions}", f"{day.rss_mb:.0f}", f"{day.disk_mb:.1f}"])
     return _table(lines)
+
+
+def _remembered(found: Remembered | None) -> str:
+    if found is None:
+        return ""
+    whole = "does not fit" if found.right_whole is None else f"{found.right_whole} of {found.asked}"
+    return (
+        f"Working memory: a story of {found.story_tokens} tokens in {found.slots:.0f} slots a head; "
+        f"{found.compactions} compactions, {found.merges} merges, {found.rebases} re-bases, {found.seconds:.0f} s\n"
+        f"told in passing and compacted since, asked with recall off: {found.right} of {found.asked} right "
+        f"(with the whole story uncompacted: {whole})"
+    )
 
 
 def _percepts(figures: Figures) -> str:

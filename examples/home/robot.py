@@ -497,6 +497,11 @@ class HomeRobot(Agent):
         self.world.learn_causes()
         return self._causes.edges
 
+    def story_line(self, record: Record) -> str | None:
+        """What is said, and where things and people's belongings are; not every door, lamp and look."""
+        scene = (record.payload.get("media") or {}).get("scene") or {} if record.kind == "event" else {}
+        return super().story_line(record) if record.kind == "told" or scene.get("things") else None
+
     def rest(self, observation: Observation, budget_s: float | None) -> None:
         """Four times a day: learn habits and causes, let old pictures fade, and leave a snapshot of what is known."""
         if self._now_s - self.state.rested_s < _REST_S:

@@ -123,7 +123,9 @@ class WorkingMemory:
         self.policy = policy or Policy()
         self._lock = threading.RLock()
         self.counts = Counts()
-        self._preamble = self._encode(PREAMBLE, first=True)
+        self._preamble = self.encode(PREAMBLE, first=True)
+        self._place = _Place()
+        self._ops = self._saved = 0
         self._begin()
         self._restore()
 
@@ -170,7 +172,7 @@ class WorkingMemory:
         """
         with self._lock:
             self.advance(whole=True)
-            tokens = self._encode(text)
+            tokens = self.encode(text)
             if not tokens or max_tokens < 1 or len(tokens) + max_tokens > self.policy.branch_tokens:
                 raise BadInput(
                     f"expected a text and an answer of at most {self.policy.branch_tokens} tokens together, "
@@ -185,7 +187,7 @@ class WorkingMemory:
     def score(self, text: str, answer: str) -> tuple[bool, float]:
         """Whether the story would answer just so, and the log-probability of it; leaves no trace."""
         with self._lock:
-            asked, given = self._encode(text), self._encode(answer)
+            asked, given = self.encode(text), self.encode(answer)
             length = self.stream.cache.length
             logits = self.stream.ask([*asked, *given], observe=False)[len(asked) - 1 : -1]
             self.stream.forget(length)
@@ -201,6 +203,18 @@ class WorkingMemory:
             snapshot.store(self.path, self.stream, self.seq, about)
             self._saved = self._ops
         return self.path
+
+    def story_tokens(self) -> list[int]:
+        """Every token of the present story, as it was read, from the journal."""
+        found = list(self._preamble)
+        for record in self._operations(0):
+            if record.payload.get("op") == "read":
+                found += record.payload["tokens"]
+        return found
+
+    def tail_text(self) -> str:
+        """What of the story is still in the cache as it was read."""
+        return self._tokenizer.decode(self.stream.cache.tokens)
 
     def digest(self) -> str:
         """sha256 of all numbers; the same for the same journal, build and number of threads."""
@@ -343,6 +357,8 @@ class WorkingMemory:
     def _fill(self) -> None:
         """Render records until a read's worth of tokens is waiting, or there are none left."""
         last, waiting = self._memory.journal.last_seq(), self.waiting_tokens
+        if last <= self._rendered:
+            return
         for record in self._memory.journal.read(after=self._rendered, until=last, kinds=story.KINDS):
             if waiting >= 2 * self.policy.read_tokens:
                 return
@@ -353,7 +369,7 @@ class WorkingMemory:
             heading = story.heading(record)
             head = "" if heading == self._heading else f"{heading}\n"
             self._heading = heading
-            line = _Line(record.seq, heading, record.kind == "told", self._encode(f"{head}{text}\n"))
+            line = _Line(record.seq, heading, record.kind == "told", self.encode(f"{head}{text}\n"))
             if not self._waiting and self._place.offset and record.seq > self._place.seq:
                 line.offset = self._place.offset
             self._waiting.append(line)
@@ -378,7 +394,8 @@ class WorkingMemory:
                 break
         return {"tokens": tokens, "told": told, **asdict(place)}
 
-    def _encode(self, text: str, *, first: bool = False) -> list[int]:
+    def encode(self, text: str, *, first: bool = False) -> list[int]:
+        """Token ids of a text within the story; ``first``: at its very beginning."""
         ids = self._tokenizer.encode(text)
         return ids[1:] if self._tokenizer.bos is not None and not first else ids
 
