@@ -209,7 +209,10 @@ def ragged_kernel(
     PAGE 0 packed, else tokens of a page; TAIL whether new tokens follow the cache; SEGMENTS segments rounded up.
     """
     program = tl.program_id(0)
-    if EARLY:  # the merge may come to the multiprocessors as soon as these programs leave room, and wait there
+    # Each kernel comes to the multiprocessors while the one before it ends, and waits there. The merge reads lengths
+    # before it waits, so it may come only when this kernel has seen the end of whatever wrote them.
+    if EARLY:
+        tl.extra.cuda.gdc_wait()
         tl.extra.cuda.gdc_launch_dependents()
     tail_tiles = tl.cdiv(tail, BLOCK_N)
     if SPLIT:

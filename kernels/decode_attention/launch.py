@@ -1,4 +1,4 @@
-"""Launching the kernels of `kernel.py`: sizes of tiles, how the work is cut, the arguments.
+"""Launching the kernels of `kernel.py` and `gluon.py`: sizes of tiles, how the work is cut, the arguments.
 
 Knows the table of configurations that were measured. Does not know what is computed. Needs triton.
 """
@@ -12,7 +12,7 @@ import torch
 import triton
 from torch import Tensor
 
-from .codes import codes_kernel
+from .gluon import codes_kernel
 from .kernel import merge_kernel, ragged_kernel, unpack_kernel
 from .ragged import FORMATS, RaggedKV
 
@@ -93,7 +93,6 @@ class Launch(NamedTuple):
     """A kernel, the arguments of one launch (tensors and numbers, constants, options) and the grid."""
 
     kernel: Any
-
     grid: tuple[int, ...]
     arguments: dict[str, Any]
     constants: dict[str, Any]
@@ -120,6 +119,8 @@ def config_for(
         config = _decode(8 if rows <= 8 else 16, dim, format)
     else:
         config = Config(32 if rows <= 32 else 64, 64, 4, 3, 3 if dim == 64 else 2, lazy=False, peel=True)
+        if dim == 128 and format == "plain" and 64 < rows <= 4096:  # few units: larger ones, and their keys are split
+            config = replace(config, block_m=128, warps=8, per_sm=1)
         if dim == 256:
             config = replace(config, block_n=32, warps=8, stages=2, per_sm=1)
     block_n = config.block_n
@@ -174,7 +175,8 @@ def ragged_triton(
     Args:
         config: instead of the table's (for measuring).
         split: whether the keys of a unit are shared out; None: as the sizes say.
-        early: whether the merge is launched before the kernel has ended (compute capability 9.0); None: where it can.
+        early: whether kernels are launched before the one before them has ended (compute capability 9.0); None: where
+            they can.
     """
     launches, out, lse = prepare(
         q_BHSD,
@@ -286,8 +288,6 @@ def prepare(
         options["maxnreg"] = config.registers
     if isinstance(config, CodesConfig):
         kernel = codes_kernel
-        if early and split:
-            options["launch_pdl"] = True
         arguments |= {name: x.view(torch.int32) for name, x in (("k_ptr", cache.k_ND), ("v_ptr", cache.v_ND))}
         arguments |= {"kscale_ptr": _words(cache.k_scale, True), "vscale_ptr": _words(cache.v_scale)}
         constants["T"] = config.tokens
@@ -312,10 +312,12 @@ def prepare(
         }
         arguments |= tiling
         options["num_stages"] = config.stages
+    if early and split:
+        options["launch_pdl"] = True
     launches = [Launch(kernel, (programs,), arguments, constants, options)]
     if split:
         parts = min(64, max(8, triton.next_power_of_2(programs // units + 2)))
-        merging = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": True}
+        merging = {"num_warps": 1, "num_stages": 1, "enable_fp_fusion": True}
         if early:
             merging["launch_pdl"] = True
         constants = {

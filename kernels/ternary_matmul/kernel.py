@@ -262,33 +262,60 @@ def gemv_sparse(
 
 
 @triton.jit
-def ternary(mask, sign, bit):
-    has = (mask[:, None] >> bit) & 1
-    return (has - 2 * (has & (sign[:, None] >> bit))).to(tl.int8)
+def four_codes(mask, sign, shift, WIDTH: tl.constexpr):
+    """One byte: the weights + 1 of four groups, WIDTH / 2 of them apart, of which ``shift`` is the first."""
+    none = (mask ^ -1) >> shift
+    plus = (mask & (sign ^ -1)) >> shift
+    if WIDTH == 8:
+        code = (none & 0x1111) | ((plus & 0x1111) << 1)
+        code = (code | (code >> 2)) & 0x0F0F
+        code = (code | (code >> 4)) & 0xFF
+    else:
+        code = (none & 0x01010101) | ((plus & 0x01010101) << 1)
+        code = (code | (code >> 6)) & 0x000F000F
+        code = (code | (code >> 12)) & 0xFF
+    return code
 
 
-@triton.jit
-def unpack_sparse(planes_NPB, w_NK, blocks, KEPT: tl.constexpr, BLOCK_B: tl.constexpr):
-    """int8 -1, 0, 1 of one row in the natural order of inputs, for products of many tokens."""
+@triton.jit(do_not_specialize=["blocks"])
+def unpack_sparse(planes_NPB, words_NW, blocks, KEPT: tl.constexpr, BLOCK_B: tl.constexpr):
+    """Sparse weights of one row as dense ones of 2 bits, for products of several tokens (`gemm_t2`, `unpack_t2`)."""
     n = tl.program_id(0).to(tl.int64)
     block = tl.program_id(1) * BLOCK_B + tl.arange(0, BLOCK_B)
     inside = block < blocks
     at = planes_NPB + n * ((2 * KEPT + 2) * blocks) + block
     width: tl.constexpr = KEPT + 2
-    bit = tl.arange(0, 32)[None, :]
-    out = w_NK + n * (blocks * 32 * width) + block[:, None] * (32 * width) + bit * width
+    # 8 times width / 4 words for each block; byte b of a word (pair) holds place b of four groups
+    word = tl.arange(0, 8)
+    shift = ((word // 4 * 16 + word % 4) if width == 8 else word)[None, :]
+    low = tl.zeros((BLOCK_B, 8), tl.int32)
+    high = low
     first_gap = tl.zeros((BLOCK_B,), tl.int32)
-    parity = tl.zeros((BLOCK_B,), tl.int32)
+    parity = first_gap
     for back in tl.static_range(KEPT):
         mask = tl.load(at + (KEPT - 1 - back) * blocks, mask=inside, other=0)
         sign = tl.load(at + (2 * KEPT + 1 - back) * blocks, mask=inside, other=0)
         first_gap = (first_gap & mask) | (sign & (mask ^ -1))
         parity ^= sign & (mask ^ -1)
-        tl.store(out + (KEPT - 1 - back), ternary(mask, sign, bit), mask=inside[:, None])
-    mask = tl.load(at + KEPT * blocks, mask=inside, other=0)
-    tl.store(out + KEPT, ternary(mask, first_gap, bit), mask=inside[:, None])
-    mask = tl.load(at + (KEPT + 1) * blocks, mask=inside, other=0)
-    tl.store(out + (KEPT + 1), ternary(mask, parity, bit), mask=inside[:, None])
+        code = four_codes(mask[:, None], sign[:, None], shift, width) << (8 * ((KEPT - 1 - back) % 4))
+        if KEPT - 1 - back < 4:
+            low |= code
+        else:
+            high |= code
+    for last in tl.static_range(2):
+        mask = tl.load(at + (KEPT + last) * blocks, mask=inside, other=0)
+        sign = first_gap if last == 0 else parity
+        code = four_codes(mask[:, None], sign[:, None], shift, width) << (8 * ((KEPT + last) % 4))
+        if KEPT + last < 4:
+            low |= code
+        else:
+            high |= code
+    out = words_NW + (n * blocks + block[:, None]) * (2 * width)
+    if width == 8:
+        both = tl.reshape(tl.join(low, high), (BLOCK_B, 16))
+        tl.store(out + tl.arange(0, 16)[None, :], both, mask=inside[:, None])
+    else:
+        tl.store(out + word[None, :], low, mask=inside[:, None])
 
 
 @triton.jit

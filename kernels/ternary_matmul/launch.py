@@ -23,10 +23,15 @@ from ..quantized_matmul.launch import (
 from . import kernel
 from .formats import SPARSITY, TernaryWeight
 
-SPARSE_DENSE_FROM = 9
-"""Tokens from which sparse weights are unpacked to int8 once."""
+SPARSE_DENSE_FROM = 4
+"""Tokens from which sparse weights are first unpacked to dense ones."""
 DENSE_FROM = 512
-"""The same for dense ternary weights."""
+"""Tokens from which dense ternary weights are first unpacked to int8."""
+
+
+def unpack_blocks(group: int) -> int:
+    """Blocks of one row that a program of one warp unpacks to the dense format. Measured: README.md."""
+    return 128 // group
 
 
 def gemv_config(rows: int, cols: int) -> Gemv:
@@ -59,7 +64,7 @@ def matmul(x: Int8Tokens, weight: TernaryWeight, bias_N: Tensor | None) -> Tenso
         if x.spread > 1:
             _sparse(x, weight, bias_N, y_MN)
             return y_MN
-        return int8_product(x, unpacked(weight), weight.scale_N, bias_N, y_MN)
+        weight = dense(weight)
     if tokens >= DENSE_FROM:
         return int8_product(x, unpacked(weight), weight.scale_N, bias_N, y_MN)
     if tokens == 1:
@@ -69,20 +74,32 @@ def matmul(x: Int8Tokens, weight: TernaryWeight, bias_N: Tensor | None) -> Tenso
     return y_MN
 
 
-def unpacked(weight: TernaryWeight) -> Tensor:
-    """int8 [N, padded K]."""
-    if weight.pattern == "dense":
-        blocks = weight.data.shape[1] // 32
-        w = torch.empty(weight.rows, blocks * GPU_GROUP, dtype=torch.int8, device=weight.data.device)
-        kernel.unpack_t2[(weight.rows, -(-blocks // 32))](
-            weight.data.view(torch.int8), w, blocks, BLOCK_B=32, num_warps=4, num_stages=1, enable_fp_fusion=True
-        )
-        return w
+def dense(weight: TernaryWeight) -> TernaryWeight:
+    """Sparse weights in the dense format, their inputs padded to whole blocks of the sparse one."""
     kept, group = SPARSITY[weight.pattern]
     blocks = weight.data.shape[2]
-    w = torch.empty(weight.rows, blocks * 32 * group, dtype=torch.int8, device=weight.data.device)
-    kernel.unpack_sparse[(weight.rows, -(-blocks // 16))](
-        weight.data, w, blocks, KEPT=kept, BLOCK_B=16, num_warps=4, num_stages=1, enable_fp_fusion=True
+    words = torch.empty(weight.rows, blocks * 2 * group, dtype=torch.int32, device=weight.data.device)
+    block_b = unpack_blocks(group)
+    kernel.unpack_sparse[(weight.rows, -(-blocks // block_b))](
+        weight.data,
+        words,
+        blocks,
+        KEPT=kept,
+        BLOCK_B=block_b,
+        num_warps=1,
+        num_stages=1,
+        enable_fp_fusion=True,
+    )
+    return TernaryWeight(weight.layout, "dense", weight.rows, weight.cols, words.view(torch.uint8), weight.scale_N)
+
+
+def unpacked(weight: TernaryWeight) -> Tensor:
+    """int8 [N, padded K]."""
+    weight = weight if weight.pattern == "dense" else dense(weight)
+    blocks = weight.data.shape[1] // 32
+    w = torch.empty(weight.rows, blocks * GPU_GROUP, dtype=torch.int8, device=weight.data.device)
+    kernel.unpack_t2[(weight.rows, -(-blocks // 32))](
+        weight.data.view(torch.int8), w, blocks, BLOCK_B=32, num_warps=4, num_stages=1, enable_fp_fusion=True
     )
     return w
 

@@ -337,7 +337,8 @@ def _load_words(
     offset = gl.minimum(token[None, :], more[:, None])
     base = ptr + row * WORDS
     word = gl.arange(0, WORDS, layout=gl.SliceLayout(0, gl.SliceLayout(1, LAYOUT)))
-    return gl.load(base[:, None][:, :, None] + ((offset * WORDS)[:, :, None] + word[None, :][:, None, :]))
+    at = base[:, None][:, :, None] + ((offset * WORDS)[:, :, None] + word[None, :][:, None, :])
+    return gl.load(at, eviction_policy="evict_first")  # what is read again (scales, partial results) stays longer
 
 
 @gluon.jit
@@ -488,9 +489,9 @@ def codes_kernel(
     VALUES: gl.constexpr = _value_words(W, T, WORDS, False)
     PLAN: gl.constexpr = gl.BlockedLayout([1], [32], [W], [0])
     program = gl.program_id(0)
-    if EARLY:  # the merge, too, may come before this kernel ends
-        gdc_launch_dependents()
+    if EARLY:  # `ragged_kernel` says why in this order
         gdc_wait()
+        gdc_launch_dependents()
     if SPLIT:
         all_S = gl.arange(0, SEGMENTS, layout=PLAN)
         live_S = all_S < segments
