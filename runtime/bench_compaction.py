@@ -28,7 +28,7 @@ from .quantize import ModelWeights, load_weights
 from .source import folder_source
 
 RATIOS = (2.0, 5.0, 10.0, 20.0, 50.0)
-DEFAULT_METHODS = METHODS[:10]
+DEFAULT_METHODS = METHODS[:9]
 FIRST_SEED = 1001
 """Of the texts; budgets are measured on others."""
 _ROOM = 3072

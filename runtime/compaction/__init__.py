@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from .budgets import HeadBudgets, stored_budgets
 from .matching import Plan, compact
-from .queries import REPEAT, QueryLog, log_for, observed_read, repeat_prefill, self_study
+from .queries import REPEAT, PeakLog, QueryLog, joined, log_for, observed_read, repeat_prefill, self_study
 
 __all__ = [
     "REPEAT",
     "HeadBudgets",
+    "PeakLog",
     "Plan",
     "QueryLog",
     "compact",
+    "joined",
     "log_for",
     "observed_read",
     "repeat_prefill",

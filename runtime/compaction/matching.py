@@ -53,7 +53,7 @@ class Plan:
     chunk: int = 2048
     keep_first: int = 4
     keep_last: int = 0
-    queries: int = 2048
+    queries: int = 4096
     candidates: int = 4
     pursue_up_to: float = 0.3
     weighted: bool = True

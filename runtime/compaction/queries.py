@@ -8,13 +8,17 @@ Knows how queries are sampled and where they can come from. Does not know what i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from ...errors import BadInput
+from ..cache import KVCache
 from ..decoder import Decoder
 
+SINKS = 4
+"""First keys of a text, which draw attention whatever they say (arXiv 2309.17453)."""
 Observer = Callable[[int, Tensor], None]
 REPEAT = "\nRepeat the previous text exactly:\n"
 REPEAT_FROM = "\nRepeat the previous text exactly, from here on:\n"
@@ -53,6 +57,11 @@ class QueryLog:
         self.kv_heads, self.capacity, self.seed = kv_heads, capacity, seed
         self._kept: list[Tensor | None] = [None] * layers
         self._seen = [0] * layers
+
+    @property
+    def layers(self) -> int:
+        """Layers of the model."""
+        return len(self._kept)
 
     @property
     def seen(self) -> int:
@@ -135,6 +144,76 @@ class QueryLog:
         """Forget all."""
         self._kept = [None] * len(self._kept)
         self._seen = [0] * len(self._seen)
+
+
+@dataclass
+class PeakLog:
+    """For every key the query that looks at it most, among those that are offered: give it to `Decoder.observe` while
+    a text is repeated.
+
+    A sample of queries may lack the one that a key is there for; these do not. Attention is over the first keys, the
+    span that is repeated, and the repetition so far, as in KVzip, whose scores are the peaks.
+
+    Attributes:
+        cache: that the text lies in, as the oldest ``rows`` of the tail.
+        rows: of the text; later rows are the repetition.
+        span: first and last + 1 row that are repeated now.
+        scores: per layer float32 [K, rows], the greatest attention.
+
+    Source: KVzip, arXiv 2505.23416, eq. 2, for the scores.
+    """
+
+    cache: KVCache
+    rows: int
+    span: tuple[int, int] = (0, 0)
+    scores: list[Tensor] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.rows <= self.cache.length:
+            raise BadInput(f"expected 1 to {self.cache.length} rows that were read, got {self.rows}")
+        self.span = self.span if self.span[1] else (0, self.rows)
+        held = [layer.keys[0, :, : self.rows] for layer in self.cache.layers]
+        self.scores = [torch.zeros(k.shape[:2], dtype=torch.float32, device=k.device) for k in held]
+        self._best = [torch.zeros(k.shape, dtype=torch.float16, device=k.device) for k in held]
+
+    def on_span(self, first: int, last: int) -> None:
+        """Be told what is repeated next (`repeat_prefill`)."""
+        self.span = (first, last)
+
+    def __call__(self, layer: int, q_HMD: Tensor) -> None:
+        """Offer rotated queries float [H, M, D] of one layer that stand after all rows of the tail."""
+        first, last = self.span
+        keys = self.cache.layers[layer].keys[0]
+        at, new = int(self.cache.layers[layer].length), q_HMD.shape[1]
+        own = keys[:, self.rows : at + new]
+        head = keys[:, : min(SINKS, first)]
+        k_KTD = torch.cat((head, keys[:, first:last], own), 1).float()
+        q_KGMD = q_HMD.reshape(k_KTD.shape[0], -1, *q_HMD.shape[1:])
+        scores = (q_KGMD * q_HMD.shape[2] ** -0.5) @ k_KTD.mT[:, None]
+        behind = head.shape[1] + last - first
+        later = torch.ones(new, own.shape[1], dtype=torch.bool, device=keys.device)
+        scores[..., behind:].masked_fill_(later.triu(at - self.rows + 1), -torch.inf)
+        mass = scores.logsumexp(-1, keepdim=True)
+        peak, which = (scores[..., head.shape[1] : behind] - mass).flatten(1, 2).max(1)
+        peak = peak.exp()
+        before = self.scores[layer][:, first:last]
+        better = peak > before
+        found = q_KGMD.flatten(1, 2).gather(1, which[:, :, None].expand(-1, -1, q_HMD.shape[2]))
+        best = self._best[layer][:, first:last]
+        self._best[layer][:, first:last] = torch.where(better[:, :, None], found.to(best.dtype), best)
+        self.scores[layer][:, first:last] = torch.maximum(before, peak)
+
+    def of(self, layer: int) -> Tensor:
+        """float16 [K, rows, D]: the query of each key; zeros where none was offered."""
+        return self._best[layer]
+
+
+def joined(*logs: QueryLog | PeakLog) -> list[Tensor]:
+    """The queries of several logs, per layer float16 [K, N, D], as `compact` takes them."""
+    layers = {len(log.scores) if isinstance(log, PeakLog) else log.layers for log in logs}
+    if len(layers) != 1:
+        raise BadInput(f"expected logs of one model, got {sorted(layers)} layers")
+    return [torch.cat([log.of(i) for log in logs], 1) for i in range(layers.pop())]
 
 
 def log_for(decoder: Decoder, capacity: int = 4096, seed: int = 0) -> QueryLog:

@@ -40,7 +40,7 @@ PLACES = (
     "school harbour museum market station hospital church forest"
 ).split()
 TRADES = (
-    "teacher doctor baker painter farmer lawyer nurse pilot sailor tailor butcher gardener singer writer cook driver "
+    "mason smith baker painter farmer lawyer clerk pilot sailor tailor butcher gardener singer writer cook driver "
     "miner fisherman plumber soldier waiter dentist carpenter hunter"
 ).split()
 _DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()

@@ -18,9 +18,7 @@ from torch.nn import functional as F
 from ...errors import BadInput
 from ...kernels.decode_attention import RaggedKV
 from ..cache import KVCache
-
-SINKS = 4
-"""First keys that every rival keeps (arXiv 2309.17453)."""
+from .queries import SINKS, PeakLog
 
 
 @dataclass
@@ -35,7 +33,7 @@ class Prefill:
     """
 
     layers: int
-    stride: int = 4
+    stride: int = 16
     window: int = 64
     every: list[list[Tensor]] = field(default_factory=list)
     last: list[Tensor | None] = field(default_factory=list)
@@ -57,47 +55,6 @@ class Prefill:
         """(float32 [heads, N, D], their positions int64 [N])."""
         q = torch.cat(self.every[layer], 1).float()
         return q, torch.arange(q.shape[1], device=q.device) * self.stride
-
-
-@dataclass
-class ZipScores:
-    """KVzip: the greatest attention that a key gets while the text is repeated; give it to `Decoder.observe`.
-
-    Attention is over the first keys, the span that is repeated, and the repetition so far, as published.
-
-    Attributes:
-        span: first and last + 1 of the cache's rows that are repeated now.
-        rows: of the text that has been read before the repetition.
-        scores: per layer float32 [K, T].
-
-    Source: KVzip, arXiv 2505.23416, eq. 2.
-    """
-
-    cache: KVCache
-    rows: int
-    span: tuple[int, int]
-    scores: list[Tensor] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.scores = [
-            torch.zeros(x.keys.shape[1], self.rows, dtype=torch.float32, device=x.keys.device)
-            for x in self.cache.layers
-        ]
-
-    def __call__(self, layer: int, q_HMD: Tensor) -> None:
-        first, last = self.span
-        keys = self.cache.layers[layer].keys[0]
-        at = int(self.cache.layers[layer].length)
-        own = keys[:, self.rows : at + q_HMD.shape[1]].float()
-        head = keys[:, : min(SINKS, first)].float()
-        k_KTD = torch.cat((head, keys[:, first:last].float(), own), 1)
-        q_KGMD = q_HMD.view(k_KTD.shape[0], -1, *q_HMD.shape[1:])
-        scores = (q_KGMD @ k_KTD.mT[:, None]) * q_HMD.shape[2] ** -0.5
-        own_first = head.shape[1] + last - first
-        later = torch.ones(q_HMD.shape[1], own.shape[1], dtype=torch.bool, device=keys.device)
-        scores[..., own_first:].masked_fill_(later.triu(at - self.rows + 1), -torch.inf)
-        best = scores.softmax(-1)[..., head.shape[1] : own_first].amax((1, 2))
-        self.scores[layer][:, first:last] = torch.maximum(self.scores[layer][:, first:last], best)
 
 
 def drop_oldest(cache: KVCache, rows: int, slots: int) -> list[RaggedKV]:
@@ -171,9 +128,12 @@ def expected_attention(
     return kept
 
 
-def kvzip(cache: KVCache, rows: int, slots: int, scores: ZipScores) -> list[RaggedKV]:
-    """The keys of the greatest scores over all layers and heads together; the first keys stay (arXiv 2505.23416)."""
-    score_LKT = torch.stack(scores.scores).clone()
+def kvzip(cache: KVCache, rows: int, slots: int, peaks: PeakLog) -> list[RaggedKV]:
+    """The keys of the greatest scores over all layers and heads together; the first keys stay.
+
+    Source: KVzip, arXiv 2505.23416, eq. 2, with budgets of heads that differ.
+    """
+    score_LKT = torch.stack(peaks.scores)
     score_LKT[..., :SINKS] = torch.inf
     best = score_LKT.flatten().topk(slots * score_LKT.shape[0] * score_LKT.shape[1]).indices
     stays = torch.zeros_like(score_LKT, dtype=torch.bool).flatten()

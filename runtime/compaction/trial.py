@@ -26,14 +26,13 @@ from .asking import Continuation, read_after
 from .budgets import HeadBudgets
 from .matching import Plan, compact
 from .measures import attention_errors
-from .queries import log_for, observed_read, repeat_prefill, self_study
+from .queries import PeakLog, QueryLog, joined, log_for, observed_read, repeat_prefill, self_study
 from .questions import Question, make_diary
 
 _T = TypeVar("_T")
 METHODS = (
     "full",
     "am",
-    "am-highest",
     "drop oldest",
     "h2o",
     "snapkv",
@@ -41,7 +40,9 @@ METHODS = (
     "kvzip",
     "summary",
     "retrieve",
+    "am-highest",
     "am-uniform",
+    "am-sample",
     "am-context",
     "am-study",
     "am-traffic",
@@ -127,24 +128,24 @@ class Trial:
         self.decoder, self.tokenizer, self.seed, self.budgets = decoder, tokenizer, seed, budgets
         self.diary = make_diary(seed, tokens, questions, lambda text: len(tokenizer.encode(text)))
         layers = len(decoder.cache.layers)
-        self.prefill, self.context_log = rivals.Prefill(layers), log_for(decoder, 16_384, seed=1)
+        self.prefill, self.context_log = rivals.Prefill(layers), log_for(decoder, 8192, seed=1)
         ids = tokenizer.encode(self.diary.text)
         self.read_s, _ = self._timed(
             lambda: observed_read(decoder, ids, rivals.watching(self.prefill, self.context_log), forget=False)
         )
         self.rows = decoder.cache.length
-        self.repeat_log = log_for(decoder, 16_384, seed=2)
-        self.zip_scores = rivals.ZipScores(decoder.cache, self.rows, (0, self.rows))
+        self.repeat_log = log_for(decoder, 4096, seed=2)
+        self.peaks = PeakLog(decoder.cache, self.rows)
         self.repeat_s = 0.0
-        if {"am", "am-highest", "am-uniform", "kvzip"} & set(wanted):
+        if {"am", "am-highest", "am-uniform", "am-sample", "kvzip"} & set(wanted):
             self.repeat_s, _ = self._timed(self._repeat)
-        self.study_log = log_for(decoder, 16_384, seed=3)
+        self.study_log = log_for(decoder, 8192, seed=3)
         self.study_s = 0.0
         if "am-study" in wanted:
             self.study_s, _ = self._timed(lambda: self_study(decoder, self.study_log, tokenizer.encode))
         self.texts = [_continuation(question, tokenizer) for question in self.diary.questions]
         self.sequel = _whole(tokenizer.encode(self.diary.sequel))
-        self.traffic_log = log_for(decoder, 16_384, seed=4)
+        self.traffic_log = log_for(decoder, 8192, seed=4)
         self.traffic_s = 0.0
         if "am-traffic" in wanted:
             self.traffic_s, _ = self._timed(lambda: read_after(decoder, self.texts[::2], observe=self.traffic_log))
@@ -207,7 +208,7 @@ class Trial:
             "h2o": lambda: rivals.h2o(cache, rows, slots, self.prefill),
             "snapkv": lambda: rivals.snapkv(cache, rows, slots, self.prefill),
             "expected": lambda: rivals.expected_attention(cache, rows, slots, self.prefill, frequencies),
-            "kvzip": lambda: rivals.kvzip(cache, rows, slots, self.zip_scores),
+            "kvzip": lambda: rivals.kvzip(cache, rows, slots, self.peaks),
             "retrieve": lambda: rivals.drop_oldest(cache, rows, slots),
         }
         if method == "summary":
@@ -217,9 +218,14 @@ class Trial:
             seconds, caches = self._timed(simple[method])
             texts = self._with_sentences() if method == "retrieve" else self.texts
             return Kept(caches, seconds, texts, self.decoder)
-        log = {"am-context": self.context_log, "am-study": self.study_log, "am-traffic": self.traffic_log}
-        plan = self.plan(ratio, method)
-        seconds, caches = self._timed(lambda: compact(cache, rows, log.get(method, self.repeat_log), plan))
+        logs: dict[str, tuple[QueryLog | PeakLog, ...]] = {
+            "am-context": (self.context_log,),
+            "am-study": (self.study_log,),
+            "am-traffic": (self.traffic_log,),
+            "am-sample": (self.repeat_log,),
+        }
+        queries, plan = joined(*logs.get(method, (self.peaks, self.repeat_log))), self.plan(ratio, method)
+        seconds, caches = self._timed(lambda: compact(cache, rows, queries, plan))
         return Kept(caches, seconds, self.texts, self.decoder)
 
     def plan(self, ratio: float, method: str = "am") -> Plan:
@@ -240,11 +246,8 @@ class Trial:
         return float(found.output_H.mean()), float(found.mass_H.mean())
 
     def _repeat(self) -> None:
-        def on_span(first: int, last: int) -> None:
-            self.zip_scores.span = (first, last)
-
-        watch = rivals.watching(self.repeat_log, self.zip_scores)
-        repeat_prefill(self.decoder, watch, self.tokenizer.encode, on_span=on_span)
+        watch = rivals.watching(self.repeat_log, self.peaks)
+        repeat_prefill(self.decoder, watch, self.tokenizer.encode, on_span=self.peaks.on_span)
 
     def _summarised(self, slots: int) -> Sequence[RaggedKV]:
         """A text of at most ``slots`` tokens that the model wrote, read afresh."""

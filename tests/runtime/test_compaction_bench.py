@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -34,13 +35,13 @@ def test_a_diary_says_each_fact_once_and_asks_for_it() -> None:
     assert [q.kind for q in diary.questions[:3]] == list(KINDS)
     assert make_diary(3, 1500, 30, words) == diary
     assert make_diary(4, 1500, 30, words).text != diary.text
-    assert len(set(q.asked for q in diary.questions)) == 30
+    assert len({q.asked for q in diary.questions}) == 30
 
 
 def test_facts_lie_everywhere_in_a_diary() -> None:
     diary = make_diary(5, 3000, 48, words)
     at = sorted(diary.text.index(s) / len(diary.text) for q in diary.questions for s in q.sentences)
-    gaps = [b - a for a, b in zip(at, at[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(at)]
     assert max(gaps) < 4 * statistics.mean(gaps)
 
 
@@ -86,7 +87,7 @@ def test_budgets_can_be_measured_for_any_model(tiny: TinyModel) -> None:
     assert isinstance(engine, Decoder)
     budgets = measure_budgets(engine.weights, seeds=(1,), tokens=600, questions=3)
     assert len(budgets.losses) == 6
-    assert all(a >= b for head in budgets.losses for a, b in zip(head, head[1:], strict=False))
+    assert all(a >= b for head in budgets.losses for a, b in pairwise(head))
     shares = budgets.shares(0.1)
     assert max(shares) > 1.5 * min(shares)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from perdure.errors import BadInput
 from perdure.kernels.decode_attention import RaggedKV
-from perdure.runtime.compaction import observed_read, repeat_prefill, rivals
+from perdure.runtime.compaction import PeakLog, observed_read, repeat_prefill, rivals
 from perdure.runtime.compaction.influence import leftover
 from perdure.runtime.decoder import Decoder
 from perdure.runtime.planner import exact_planner
@@ -126,7 +126,7 @@ def test_kvzip_keeps_what_the_repetition_looks_at_most(
     watched: tuple[Decoder, rivals.Prefill, list[Tensor]],
 ) -> None:
     engine = watched[0]
-    scores = rivals.ZipScores(engine.cache, 96, (0, 96))
+    scores = PeakLog(engine.cache, 96)
     request = [5, 6, 7]
     queries: list[list[Tensor]] = [[] for _ in engine.cache.layers]
     keys: list[Tensor] = []
@@ -139,7 +139,7 @@ def test_kvzip_keeps_what_the_repetition_looks_at_most(
     spans: list[tuple[int, int]] = []
 
     def on_span(first: int, last: int) -> None:
-        scores.span = (first, last)
+        scores.on_span(first, last)
         spans.append(scores.span)
 
     repeat_prefill(engine, rivals.watching(scores, spy), lambda text: request, chunk=48, on_span=on_span)
@@ -150,6 +150,8 @@ def test_kvzip_keeps_what_the_repetition_looks_at_most(
     full = torch.cat((own[:, :4], own[:, 48:96], engine.cache.layers[1].keys[0, :, 96 : 96 + 59]), 1)
     expected = attention(q[:2], full[0], 52)[..., 4:52].amax((0, 1))
     torch.testing.assert_close(scores.scores[1][0, 48:96], expected, rtol=1e-3, atol=1e-5)
+    which = attention(q[:2], full[0], 52)[..., 4:52].flatten(0, 1).argmax(0)
+    torch.testing.assert_close(scores.of(1)[0, 48:96].float(), q[:2].flatten(0, 1)[which], rtol=1e-3, atol=1e-2)
     kept = rivals.kvzip(engine.cache, 96, SLOTS, scores)
     assert sum(x.k_ND.shape[0] for x in kept) == SLOTS * 2 * len(kept)
     assert len({n for x in kept for n in x.lengths().tolist()}) > 1
