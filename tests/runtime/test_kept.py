@@ -22,6 +22,7 @@ from perdure.runtime.decoder import Decoder
 from perdure.runtime.planner import LocalPlanner, exact_planner, open_source
 from perdure.runtime.quantize import ModelWeights, load_weights
 from perdure.runtime.ragged import from_cache_rows, join
+from perdure.runtime.room import trim
 from perdure.runtime.snapshot import _checksum
 from perdure.runtime.tiny import TinyModel, TinyShape, make_tiny_model
 from safetensors import safe_open
@@ -333,6 +334,7 @@ def test_what_the_heap_has_to_spare_goes_back_with_many_rows() -> None:
     for layer in cache.layers:
         layer.update(torch.ones(1, 2, 2048, 64).half(), torch.ones(1, 2, 2048, 64).half())
     cache.advance([1] * 2048)
+    trim()
     before = resident_mb()
     garbage = [torch.ones(10_000) for _ in range(2500)]
     held = garbage[::50]  # so that the heap's end stays in use
