@@ -47,6 +47,7 @@ class Config:
         swap: scores are held as keys by rows (8 rows are enough for the matrix unit then, instead of 16).
         peel: whole tiles run without masks in a loop of their own.
         registers: most registers of a thread, so that more programs fit a multiprocessor; None: the compiler's choice.
+        split_below: the keys of a unit are shared out if there are fewer units than this times the programs that fit.
     """
 
     block_m: int
@@ -60,6 +61,7 @@ class Config:
     swap: bool = False
     peel: bool = False
     registers: int | None = None
+    split_below: float = 0.8
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,11 @@ class CodesConfig:
     def block_n(self) -> int:
         """Keys in which the work is counted."""
         return self.tokens
+
+    @property
+    def split_below(self) -> float:
+        """As in `Config`."""
+        return 0.8
 
 
 class Launch(NamedTuple):
@@ -120,7 +127,7 @@ def config_for(
     else:
         config = Config(32 if rows <= 32 else 64, 64, 4, 3, 3 if dim == 64 else 2, lazy=False, peel=True)
         if dim == 128 and format == "plain" and 64 < rows <= 4096:  # few units: larger ones, and their keys are split
-            config = replace(config, block_m=128, warps=8, per_sm=1)
+            config = replace(config, block_m=128, warps=8, per_sm=1, split_below=1.6)
         if dim == 256:
             config = replace(config, block_n=32, warps=8, stages=2, per_sm=1)
     block_n = config.block_n
@@ -229,7 +236,7 @@ def prepare(
     most_tiles = (triton.cdiv(tokens, config.block_n) + segments * (1 + tail_tiles)) * row_tiles
     units, slots = segments * row_tiles, processors * config.per_sm
     if split is None:
-        split = units < slots * 0.8 and most_tiles > units * 2
+        split = units < slots * config.split_below and most_tiles > units * 2
     programs = min(slots, most_tiles) if split else units
     pos = 0 if q_pos_BS is None else (1 if cache.pos_N is None else 2)
     padded = max(16, triton.next_power_of_2(segments))
