@@ -16,7 +16,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
 from perdure.kernels.decode_attention import dequantize_kv, ragged_attention_reference
-from perdure.kernels.decode_attention.kernel import merge_kernel, ragged_kernel, unpack_kernel
 from perdure.kernels.decode_attention.launch import Config, prepare, unpack_launch
 from ragged_cases import error, ragged
 
@@ -38,7 +37,14 @@ CASES: list[tuple[str, Config, bool, int, int, dict[str, Any], dict[str, Any]]] 
 
 
 def check(
-    format: str, config: Config, split: bool, queries: int, tail: int, cache_is: dict[str, Any], call: dict[str, Any]
+    format: str,
+    config: Config,
+    split: bool,
+    queries: int,
+    tail: int,
+    cache_is: dict[str, Any],
+    call: dict[str, Any],
+    processors: int = 3,
 ) -> None:
     batch, dim, per_kv = 2, 64, 3
     kv_heads = len(LENGTHS) // batch
@@ -47,11 +53,12 @@ def check(
     new = tuple(torch.randn(batch, kv_heads, tail, dim).half() for _ in range(2)) if tail else None
     q_pos = (torch.arange(queries) + 60).expand(batch, queries).contiguous() if call else None
     options: dict[str, Any] = {"tail": new, "scale": dim**-0.5, "q_pos_BS": q_pos, "window": call.get("window")}
-    launches, out, lse = prepare(q, cache, config=config, split=split, processors=3, asm=False, **options)
-    out.fill_(math.nan)
-    lse.fill_(math.nan)
-    for kernel, launch in zip((ragged_kernel, merge_kernel), launches, strict=False):
-        kernel[launch.grid](**launch.arguments, **launch.constants)
+    launches, out, lse = prepare(q, cache, config=config, split=split, processors=processors, asm=False, **options)
+    written = [out, lse, *(launches[0].arguments[name] for name in ("part_ptr", "stat_ptr") if split)]
+    for x in written:
+        x.fill_(math.nan)
+    for launch in launches:
+        launch.kernel[launch.grid](**launch.arguments, **launch.constants)
     exact, exact_lse = ragged_attention_reference(q, cache, dtype=torch.float64, **options)
     finite = exact_lse.isfinite()
     assert error(out, exact) < 2e-3, (format, config, error(out, exact))
@@ -63,7 +70,7 @@ def check_unpack(format: str, page: int) -> None:
     cache = ragged(LENGTHS, 64, format, page=page)
     k, v = (torch.full((cache.k_ND.shape[0], 64), math.nan) for _ in range(2))
     launch = unpack_launch(cache, k, v)
-    unpack_kernel[launch.grid](**launch.arguments, **launch.constants)
+    launch.kernel[launch.grid](**launch.arguments, **launch.constants)
     for segment, length in enumerate(LENGTHS):
         for ours, exact in zip((k, v), dequantize_kv(cache, segment, length, torch.float32), strict=True):
             torch.testing.assert_close(ours[cache.rows(segment, length)], exact)
@@ -72,5 +79,6 @@ def check_unpack(format: str, page: int) -> None:
 if __name__ == "__main__":
     for case in CASES:
         check(*case)
+    check(*CASES[0], processors=9)  # more programs than tiles: some have no share
     for format, page in (("int8", 0), ("int4", 64)):
         check_unpack(format, page)
