@@ -12,6 +12,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ import torch
 
 from ..errors import BadInput
 from .bench import _commit, _resident_mb, bench_text
-from .cache import FORMATS, KVCache
+from .cache import FORMATS
 from .compaction import Plan, QueryLog, compact
 from .decoder import Decoder
 from .planner import LocalPlanner, load_planner
 from .quantize import ModelWeights
+from .room import trim
 
 _ROOM = 256
 """Positions that are left for what is decoded."""
@@ -87,7 +89,7 @@ class _Bench:
         self.rows.append({**row, "spread": spread, "peer": None, "peer_value": None, "ratio": None})
         return self.rows[-1]
 
-    def against(self, row: dict[str, Any], peer: str, value: float, ratio: float) -> None:
+    def against(self, row: dict[str, Any], peer: str, value: float, ratio: float | None) -> None:
         row |= {"peer": peer, "peer_value": value, "ratio": ratio}
 
     def prepare(self, ids: list[int], ratio: float, folder: Path) -> None:
@@ -96,12 +98,11 @@ class _Bench:
         whole = self.decoders["whole"] = Decoder(self.weights, self.tokens + _ROOM)
         log = QueryLog(config.layers, config.kv_heads, 2048)
         whole.read(ids[:64])  # the weights come from the disk
-        before = _resident_mb()
         whole.observe = log
         _, seconds = _timed(lambda: whole.read(ids[64:]))
         whole.observe = None
         self.row("whole", "prefill", (len(ids) - 64) / seconds, "token/s")
-        self.memory("whole", whole.cache, before)
+        self.row("whole", "bytes of keys and values", whole.cache.nbytes / 2**20, "MB")
         plan = Plan(ratio, "highest")
         kept, seconds = _timed(lambda: compact(whole.cache, len(ids), log, plan))
         self.row(f"compacted {ratio:g}x", "time to compact", seconds, "s")
@@ -109,24 +110,25 @@ class _Bench:
         self.row("whole", "time to save", seconds, "s")
         full = whole.cache.nbytes
         for format in FORMATS:
-            made = self.decoders[f"compacted {ratio:g}x, {format}"] = Decoder(self.weights, self.tokens + _ROOM)
-            made.cache.load(folder / "whole")
-            resident = _resident_mb()
-            made.cache.compacted(len(ids), kept, format)
             name = f"compacted {ratio:g}x, {format}"
+            made = self.decoders[name] = Decoder(self.weights, self.tokens + _ROOM)
+            empty = _trimmed_mb()
+            made.cache.load(folder / "whole")
+            loaded = _trimmed_mb() - empty
+            own = [replace(x, k_ND=x.k_ND.clone(), v_ND=x.v_ND.clone()) for x in kept]
+            made.cache.compacted(len(ids), own, format)
+            del own
+            resident = _trimmed_mb() - empty
+            row = self.row(name, "resident memory", resident, "MB")
+            self.against(row, "whole", loaded, loaded / resident if resident > 0 else None)
             row = self.row(name, "bytes of keys and values", made.cache.nbytes / 2**20, "MB")
             self.against(row, "whole", full / 2**20, full / made.cache.nbytes)
-            self.row(name, "resident memory given back", resident - _resident_mb(), "MB")
             self.row(name, "slots of a head, mean", made.cache.slots, "")
             _, seconds = _timed(lambda made=made: made.cache.save(folder / "kept"))  # type: ignore[misc]
             self.row(name, "time to save", seconds, "s")
             _, seconds = _timed(lambda made=made: made.cache.load(folder / "kept"))  # type: ignore[misc]
             self.row(name, "time to load", seconds, "s")
         self.decoders["empty"] = Decoder(self.weights, self.tokens + _ROOM)
-
-    def memory(self, name: str, cache: KVCache, before: float) -> None:
-        self.row(name, "bytes of keys and values", cache.nbytes / 2**20, "MB")
-        self.row(name, "resident memory of reading", _resident_mb() - before, "MB")
 
     def decode(self, repetitions: int, new_tokens: int) -> None:
         """All caches in turn; ratios are of one repetition, then their median."""
@@ -154,6 +156,12 @@ def _rate(decoder: Decoder, new_tokens: int) -> float:
     seconds = time.perf_counter() - started
     decoder.cache.truncate(length)
     return new_tokens / seconds
+
+
+def _trimmed_mb() -> float:
+    """Resident memory without what the heap has to spare."""
+    trim()
+    return _resident_mb()
 
 
 def _timed(what: Callable[[], Any]) -> tuple[Any, float]:
