@@ -416,6 +416,39 @@ def bench_compaction_command(
     _report_bench(result, json_path)
 
 
+@bench_app.command("drift")
+def bench_drift_command(
+    compactions: Annotated[int, typer.Option(min=1, help="Chunks that leave the tail.")] = 1000,
+    check_every: Annotated[int, typer.Option(min=1, help="Compactions between two fresh readings.")] = 50,
+    context: Annotated[int, typer.Option(help="Tokens of a fresh reading.")] = 8192,
+    planner: Annotated[str, typer.Option(help="GGUF file or catalogue name.")] = DEFAULT_PLANNER,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; all by default.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the made-up life.")] = 0,
+    plot: Annotated[Path | None, typer.Option(help="Also draw a PNG here.")] = None,
+    json_path: JsonOption = None,
+) -> None:
+    """A long life in a small working memory: the error of each compaction, and the distance from a fresh reading."""
+    from .agent.defaults import located
+    from .memory.working import bench as drift
+    from .runtime import load_planner
+
+    model: Any = load_planner(located(planner, None), threads=threads)
+    with Progress(TextColumn("{task.description}"), BarColumn(), console=err) as bar:
+        task = bar.add_task("compactions", total=compactions)
+        found = drift.bench_drift(
+            model,
+            compactions=compactions,
+            check_every=check_every,
+            context=context,
+            seed=seed,
+            on_progress=lambda done: bar.update(task, completed=done),
+        )
+    if plot is not None:
+        drift.draw(found, plot)
+    command = f"perdure bench drift --compactions {compactions} --check-every {check_every} --context {context}"
+    _report_bench(bench_report(command, drift.rows(found)) | {"series": drift.series(found)}, json_path)
+
+
 @bench_app.command("perception")
 def bench_perception_command(
     video: Annotated[str, typer.Argument(help="Video file.")],

@@ -24,7 +24,7 @@ from perdure.records import Answer, Observation
 from perdure.world_model.causes import Edge
 
 from .examined import Judged, run_world
-from .notes import Remembered, examined, notes
+from .notes import Remembered, notes
 from .plan import Plan
 from .proposers import RandomProposer
 from .questions import Question
@@ -141,7 +141,11 @@ def live(
         truth, plan = body.call("history")
         judged = body.call("judged")
         edges = robot.learn_causes()
-        remembered = examined(robot.working, told) if told and robot.working is not None else None
+        remembered = None
+        if told and robot.working is not None:
+            from .remembering import examined  # needs torch; the world, which imports this module too, does not
+
+            remembered = examined(robot.working, told)
     spent_days = [d for d in spent if d.step_s]
     seconds = time.monotonic() - began
     return Lived(seed, spent_days, asked, judged, truth, plan, edges, seconds, remembered)

@@ -27,11 +27,11 @@ from ...kernels.decode_attention import RaggedKV
 from ...runtime.cache import KVCache
 from ...runtime.ragged import from_cache_rows, join, positions, rotated, to_dense
 
-__all__ = ["Rows", "Span", "dealt", "joined", "merge_pair", "merged", "pinned", "spanned", "tail_rows"]
+__all__ = ["Rows", "Span", "dealt", "joined", "merge_pair", "merged", "pinned", "rows_of", "spanned", "tail_rows"]
 
-QUERIES = 1024
+QUERIES = 2048
 """Queries that a span is matched for, at most."""
-LEAST = 4
+LEAST = 2
 """Slots that a segment gets at least."""
 _CELLS = 1 << 18
 """Scores that are held at once: as many as stay near the processor."""
@@ -96,7 +96,7 @@ def spanned(
         beside: the spans before; what a query gives to them and to the rest of the tail does not count for this one.
         told: see `Span`.
     """
-    others = [*_rows_of(beside), tail_rows(cache, rows, cache.length)]
+    others = [*rows_of(beside), tail_rows(cache, rows, cache.length)]
     return Span(rows, _matched(tail_rows(cache, 0, rows), slots, queries_SND, others), tuple(told))
 
 
@@ -104,8 +104,8 @@ def merged(
     first: Span, second: Span, slots: int, queries_SND: Tensor, cache: KVCache, beside: Sequence[Span]
 ) -> RaggedKV:
     """What is left of two neighbours, the older one first, in ``slots``; ``beside`` are all other spans."""
-    others = [*_rows_of(beside), tail_rows(cache, 0, cache.length)]
-    return _matched(_rows_of([first, second])[0], slots, queries_SND, others)
+    others = [*rows_of(beside), tail_rows(cache, 0, cache.length)]
+    return _matched(rows_of([first, second])[0], slots, queries_SND, others)
 
 
 def merge_pair(spans: Sequence[Span], after: int) -> int:
@@ -207,7 +207,7 @@ def _scores(queries_SND: Tensor, rows: Rows) -> Iterator[tuple[int, slice, Tenso
             yield segment, at, torch.addmm(bias_T, q_ND[at], k_DT)
 
 
-def _rows_of(spans: Sequence[Span]) -> list[Rows]:
+def rows_of(spans: Sequence[Span]) -> list[Rows]:
     """Some spans side by side; none for no spans."""
     if not spans:
         return []

@@ -48,7 +48,7 @@ class Policy:
     chunk_tokens: int = 256
     span_slots: int = 64
     branch_tokens: int = 288
-    example_queries: int = 512
+    example_queries: int = 256
     rehearse: bool = True
     horizon: int = 0
 
@@ -285,7 +285,7 @@ class Stream:
         if not self.policy.rehearse or not tokens:
             return own
         layers, kv_heads, _, dim = self.recent.vectors_LKND.shape
-        rehearsal = QueryRing(layers, kv_heads, dim, (len(tokens) + 1) // 2 * self._group, stride=2)
+        rehearsal = QueryRing(layers, kv_heads, dim, len(tokens) * self._group)
         length = self.cache.length
         self._read(tokens, rehearsal.observe)
         self.forget(length)
