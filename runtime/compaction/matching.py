@@ -216,9 +216,12 @@ def _per_head(lengths_H: Tensor, share: float, plan: Plan) -> list[int]:
         if shares.shape != lengths.shape:
             raise BadInput(f"expected budgets of {len(lengths)} heads, got {len(shares)}; they are of another model")
     wanted = shares * lengths
-    ends = wanted.cumsum(0).round()  # rounded sums: no slot is lost or won over all heads
-    slots = torch.diff(ends, prepend=ends.new_zeros(1)).clamp_min(1)
-    return [int(n) for n in torch.minimum(slots, lengths).tolist()]
+    ends = (wanted.cumsum(0) + 1e-6).floor()  # of sums: over all heads no slot is lost
+    slots = torch.minimum(torch.diff(ends, prepend=ends.new_zeros(1)).clamp_min(1), lengths)
+    most = slots.argmax()
+    over = max(0.0, float(slots.sum() - ends[-1]))  # what heads of one slot got more than their share
+    slots[most] = max(1.0, float(slots[most]) - over)
+    return [int(n) for n in slots.tolist()]
 
 
 def _masses(q_HND: Tensor, spans: Sequence[_Span]) -> Masses:

@@ -99,7 +99,7 @@ def test_what_was_compacted_can_still_be_asked_for_and_what_was_dropped_cannot(p
     budgets = stored_budgets(engine.weights.source_sha256)
     assert budgets is not None
     decoder = Decoder(engine.weights, 1400)
-    trial = Trial(decoder, engine.weights.tokenizer, 77, 448, 12, budgets, ["am", "drop oldest"])
+    trial = Trial(decoder, engine.weights.tokenizer, 77, 352, 9, budgets, ["am", "drop oldest"])
     full, ours, window = (trial.measure(m, r) for m, r in (("full", 1.0), ("am", 5.0), ("drop oldest", 5.0)))
     assert statistics.mean(full.right) >= 0.9
     assert sum(ours.right) >= sum(full.right) - 1
