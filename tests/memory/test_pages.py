@@ -1,0 +1,313 @@
+"""Pages: recalled events lie in the cache as attention; each can be forgotten, checked and made again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+from perdure.errors import BadInput, DamagedError, VersionError
+from perdure.memory import Memory
+from perdure.memory.working import page_file
+from perdure.memory.working.page_maker import deal
+from perdure.memory.working.pages import PageSettings, PageStore, check, folder_of, page_text
+from perdure.runtime.decoder import Decoder
+from perdure.runtime.planner import LocalPlanner, exact_planner, load_planner
+from perdure.runtime.tiny import TinyModel, TinyShape, make_tiny_model
+
+TEXT = "The keys are on the kitchen table. The robot saw the red cup next to the lamp. The cat walked to the shelf.\n"
+OTHER = "Yesterday evening somebody opened the window. The lamp is in the living room. Tom keeps the torch in a tin.\n"
+ASK = "The keys are on the"
+FULL = PageSettings(ratio=1.0)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
+    return make_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def planner(tiny: TinyModel) -> LocalPlanner:
+    torch.set_num_threads(1)
+    return exact_planner(tiny.folder, 512)
+
+
+@pytest.fixture(autouse=True)
+def _no_gradients() -> Iterator[None]:
+    with torch.inference_mode():
+        yield
+
+
+def error(ours: torch.Tensor, exact: torch.Tensor) -> float:
+    return float((ours - exact).norm() / exact.norm())
+
+
+def after(planner: LocalPlanner, *texts: str) -> torch.Tensor:
+    """Logits after the preamble and these texts, read in an empty cache."""
+    decoder = Decoder(planner.engine.weights, 512)  # type: ignore[attr-defined]
+    return decoder.read([t for text in (FULL.preamble, *texts) for t in planner.tokenizer.encode(text)])
+
+
+def asked(planner: LocalPlanner, store: PageStore, seqs: list[int]) -> torch.Tensor:
+    planner.engine.cache.reset()
+    with store.spliced(planner.engine.cache, seqs):
+        return planner.engine.read(planner.tokenizer.encode(ASK))
+
+
+def test_a_page_of_all_keys_is_the_text_but_for_the_rounding_to_int8(planner: LocalPlanner, tmp_path: Path) -> None:
+    store = PageStore(tmp_path, planner, FULL)
+    store.write([7], TEXT)
+    exact = after(planner, TEXT, ASK)
+    assert error(asked(planner, store, [7]), exact) < 0.05
+    assert error(after(planner, ASK), exact) > 0.3
+
+
+def test_pages_lie_one_after_another_the_best_last(planner: LocalPlanner, tmp_path: Path) -> None:
+    """Two pages that were read in one text, as one page and then cut, would be exact; read alone they are near."""
+    store = PageStore(tmp_path, planner, FULL)
+    store.write([1], TEXT)
+    store.write([2], OTHER)
+    planner.engine.cache.reset()
+    with store.spliced(planner.engine.cache, [2, 1]) as spliced:
+        kept = planner.engine.cache.kept
+        assert kept is not None
+        n, m, head = (len(planner.tokenizer.encode(x)) for x in (TEXT, OTHER, FULL.preamble))
+        assert kept[0].pos_N[: n + m + head].tolist() == list(range(-n - m - head, 0))
+        assert kept[1].bias_N[: n + m + head].unique_consecutive().tolist() == [0.0, -0.5, 0.0]
+    assert spliced.pages == (2, 1)
+    assert spliced.tokens == n + m
+
+
+def test_fewer_keys_say_nearly_the_same(planner: LocalPlanner, tmp_path: Path) -> None:
+    errors = {}
+    exact = after(planner, TEXT, ASK)
+    for ratio in (1.0, 2.0, 4.0):
+        store = PageStore(tmp_path / str(ratio), planner, PageSettings(ratio=ratio, least_keys=4))
+        page = store.write([1], TEXT)
+        assert page is not None
+        share = page.kv.k_ND.shape[0] / (page.kv.segments * len(page.tokens))
+        assert share == pytest.approx(1 / ratio, abs=0.01)
+        errors[ratio] = error(asked(planner, store, [1]), exact)
+    assert errors[1.0] < errors[2.0] < errors[4.0] < error(after(planner, ASK), exact)
+
+
+def test_keys_go_to_the_heads_that_look_at_the_text() -> None:
+    q, k = torch.randn(2, 50, 8), torch.randn(2, 20, 8)
+    sinks = torch.stack([torch.zeros(1, 8), 40 * q[1].mean(0, keepdim=True) / q[1].mean(0).norm() ** 2])
+    q[1] = q[1].mean(0)  # this head looks at its sink alone
+    share, budgets = deal(q, k, sinks, total=20, floor=2)
+    assert budgets == [18, 2]
+    assert share[0].min() > 0.5 > share[1].max()
+
+
+def test_afterwards_the_cache_is_as_before(planner: LocalPlanner, tmp_path: Path) -> None:
+    store = PageStore(tmp_path, planner, FULL)
+    store.write([1], TEXT)
+    cache = planner.engine.cache
+    cache.reset()
+    planner.engine.read(planner.tokenizer.encode(OTHER))
+    alone = planner.engine.read(planner.tokenizer.encode(ASK))
+    cache.truncate(len(planner.tokenizer.encode(OTHER)))
+    tokens = list(cache.tokens)
+
+    def fail() -> None:
+        with store.spliced(cache, [1]):
+            assert error(planner.engine.read(planner.tokenizer.encode(ASK)), alone) > 0.05
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert (cache.kept, cache.base, cache.tokens, cache.past) == (None, 0, tokens, [])
+    assert torch.equal(planner.engine.read(planner.tokenizer.encode(ASK)), alone)
+
+
+def test_what_a_cache_keeps_already_stays_beside_the_pages(planner: LocalPlanner, tmp_path: Path) -> None:
+    store = PageStore(tmp_path, planner, FULL)
+    store.write([1], TEXT)
+    store.write([2], OTHER)
+    planner.engine.cache.reset()
+    with store.spliced(planner.engine.cache, [1]):
+        inner = planner.engine.cache.kept
+        assert inner is not None
+        with store.spliced(planner.engine.cache, [2]):
+            both = planner.engine.cache.kept
+            assert both is not None
+            assert both[0].k_ND.shape[0] == inner[0].k_ND.shape[0] + 2 * len(planner.tokenizer.encode(OTHER))
+        assert planner.engine.cache.kept == inner
+    planner.engine.cache.reset()
+
+
+def test_records_without_a_page_are_named(planner: LocalPlanner, tmp_path: Path) -> None:
+    store = PageStore(tmp_path, planner, FULL)
+    assert store.write([3], "Too short.\n") is None
+    store.write([1, 2], TEXT)
+    planner.engine.cache.reset()
+    with store.spliced(planner.engine.cache, [3, 2, 1, 4]) as spliced:
+        assert (spliced.pages, spliced.missing) == ((2, 1), (3, 4))
+        assert spliced.tokens == len(planner.tokenizer.encode(TEXT))
+    with store.spliced(planner.engine.cache, [3]) as spliced:
+        assert planner.engine.cache.kept is None
+    assert (len(store), 1 in store, 3 in store) == (1, True, False)
+
+
+def test_a_torn_page_never_answers(planner: LocalPlanner, tmp_path: Path) -> None:
+    store = PageStore(tmp_path, planner, FULL)
+    store.write([1], TEXT)
+    [path] = folder_of(tmp_path).iterdir()
+    data = bytearray(path.read_bytes())
+    for at in (len(data) - 1, 200):
+        torn = bytearray(data)
+        torn[at] ^= 1
+        path.write_bytes(torn)
+        with pytest.raises(DamagedError):
+            page_file.read_page(path, planner.model_hash)
+    assert store.get(1) is None
+    assert not path.exists()
+    path.write_bytes(data[:100])
+    assert PageStore(tmp_path, planner).get(1) is None
+
+
+def test_a_page_of_another_model_or_a_newer_version_is_not_used(
+    planner: LocalPlanner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = PageStore(tmp_path, planner, FULL)
+    page = store.write([1], TEXT)
+    assert page is not None
+    other = tmp_path / "other" / "kv" / "pages"
+    page_file.write_page(other, replace(page, model_sha256="0" * 64))
+    assert PageStore(tmp_path / "other", planner).get(1) is None
+    with pytest.raises(BadInput, match="of model"):
+        page_file.read_page(next(other.iterdir()), planner.model_hash)
+    monkeypatch.setattr(page_file, "VERSION", 2)
+    newer = tmp_path / "newer" / "kv" / "pages"
+    path = page_file.write_page(newer, page)
+    monkeypatch.undo()
+    with pytest.raises(VersionError, match="version 1"):
+        page_file.read_page(path, planner.model_hash)
+    assert PageStore(tmp_path / "newer", planner).get(1) is None
+    assert path.exists()
+
+
+def told(memory: Memory, *texts: str) -> list[int]:
+    with memory.step() as step:
+        for text in texts:
+            step.told(text)
+    return [record.seq for record in step.records]
+
+
+def bytes_of(root: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder_of(root).iterdir()}
+
+
+def test_pages_follow_the_journal_and_come_out_the_same_again(
+    memory: Memory, planner: LocalPlanner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("perdure.memory.working.pages._GROUP_TOKENS", 120)
+    store = PageStore(memory.root, planner)
+    seqs = told(memory, TEXT, "The tin is red.", "The cup is blue.", OTHER, "One more.")
+    assert not store.advance(memory.journal)
+    groups = {store.get(seq).records for seq in seqs if store.get(seq) is not None}  # type: ignore[union-attr]
+    assert sum(map(len, groups)) >= 3
+    assert max(map(len, groups)) > 1
+    assert seqs[-1] not in store, "it waits for more"
+    assert check(memory.root, memory.journal) == []
+    before = bytes_of(memory.root)
+    assert PageStore(memory.root, planner).advance(memory.journal) is False
+    assert bytes_of(memory.root) == before
+    assert PageStore(memory.root, planner).rebuild(memory.journal) == len(before)
+    assert bytes_of(memory.root) == before
+
+
+def test_a_forgotten_record_leaves_no_byte_and_the_pages_of_a_life_without_it(
+    memory: Memory, planner: LocalPlanner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("perdure.memory.working.pages._GROUP_TOKENS", 120)
+    store = PageStore(memory.root, planner)
+    seqs = told(memory, "The tin is red.", "The secret is under the lamp.", "The cup is blue.", TEXT, OTHER, TEXT)
+    store.advance(memory.journal)
+    page = store.get(seqs[1])
+    assert page is not None
+    ids = torch.tensor(planner.tokenizer.encode(" secret is under the lamp"), dtype=torch.int32).numpy().tobytes()
+    assert any(ids in data for data in bytes_of(memory.root).values())
+    assert store.forget([seqs[1]]) == [seq for seq in page.records if seq != seqs[1]]
+    assert not any(ids in data for data in bytes_of(memory.root).values())
+    assert seqs[1] not in PageStore(memory.root, planner)
+    store.rebuild(memory.journal, without=[seqs[1]])
+    twin = PageStore(tmp_path / "twin", planner, text=lambda r: "" if r.seq == seqs[1] else page_text(r))
+    twin.advance(memory.journal)
+    assert bytes_of(memory.root) == bytes_of(tmp_path / "twin")
+    assert seqs[0] in store
+
+
+def test_check_names_a_page_of_another_text_and_a_torn_one(memory: Memory, planner: LocalPlanner) -> None:
+    store = PageStore(memory.root, planner)
+    first, second = told(memory, TEXT, OTHER)
+    store.write([first], TEXT)
+    path = page_file.write_page(store.folder, replace(store.get(first), records=(second,)))  # type: ignore[type-var]
+    path.write_bytes(path.read_bytes()[:-1])
+    messages = [problem.message for problem in check(memory.root, memory.journal)]
+    assert ["was made of another text" in m for m in messages] == [True, False]
+    assert "content that its name says" in messages[1]
+
+
+def test_a_kill_while_writing_leaves_nothing_that_answers(
+    planner: LocalPlanner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = PageStore(tmp_path, planner, FULL)
+    store.write([1], TEXT)
+
+    def killed(descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", killed)
+    with pytest.raises(KeyboardInterrupt):
+        store.write([2], OTHER)
+    monkeypatch.undo()
+    reopened = PageStore(tmp_path, planner)
+    assert (1 in reopened, 2 in reopened) == (True, False)
+    reopened.write([2], OTHER)
+    assert not list(folder_of(tmp_path).glob("*.tmp"))
+
+
+def test_settings_and_planners_that_cannot_serve_are_refused(planner: LocalPlanner, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="ratio"):
+        PageSettings(ratio=0.5)
+    with pytest.raises(BadInput, match="records"):
+        PageStore(tmp_path, planner).write([], TEXT)
+    made = make_tiny_model(tmp_path, TinyShape(layers=2), seed=1)
+    other = exact_planner(made.folder, 64)
+    with pytest.raises(BadInput, match="cache of model"), PageStore(tmp_path, planner).spliced(other.engine.cache, []):
+        pass
+    windowed = replace(other.engine.weights, config=replace(other.engine.weights.config, window=8))  # type: ignore[attr-defined]
+    other.engine.weights = windowed  # type: ignore[attr-defined]
+    with pytest.raises(BadInput, match="without a window"):
+        PageStore(tmp_path, other)
+
+
+def test_the_header_of_a_page_says_what_it_was_made_of(planner: LocalPlanner, tmp_path: Path) -> None:
+    store = PageStore(tmp_path, planner)
+    store.write([5, 4], TEXT)
+    [path] = folder_of(tmp_path).iterdir()
+    about = page_file.read_about(path)
+    assert about["records"] == [4, 5]
+    assert about["made"] == asdict(store.settings)
+    assert path.name.startswith("000000000004.")
+
+
+@pytest.mark.weights
+def test_a_quarter_of_the_keys_answers_what_the_text_says(tmp_path: Path) -> None:
+    from perdure.memory.working.bench_pages import bench_pages
+    from perdure.runtime.weights import locate
+
+    path = locate("qwen2.5-coder-0.5b-instruct-q4_k_m")
+    if path is None:
+        pytest.skip("needs `perdure weights fetch`")
+    planner = load_planner(path, context_tokens=1024)
+    assert isinstance(planner, LocalPlanner)
+    rows = bench_pages(planner, questions=10, tokens=50, facts=1, ratios=(4.0,))
+    right = {row["case"].split(", ")[2]: row["value"] for row in rows if row["metric"] == "right answers"}
+    assert right["text"] >= 0.8
+    assert right["pages 4x"] >= 0.8
