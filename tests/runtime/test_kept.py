@@ -450,6 +450,15 @@ def test_plain_bfloat16_weights_agree_with_exact_ones(tiny: TinyModel, precision
     assert relative(compacted(plain).read(TOKENS[:20]), compacted(exact).read(TOKENS[:20])) < 0.03
 
 
+def test_packed_weights_are_unpacked_for_a_device(wide: Path, kernels: str) -> None:
+    if kernels == "torch":
+        pytest.skip("torch's 4-bit layout cannot be unpacked")
+    packed = load_weights(open_source(wide))
+    plain, own = compacted(Decoder(packed, 128, device="cpu")), compacted(Decoder(packed, 128))
+    assert not plain.fused
+    assert relative(plain.read(TOKENS[:20]), own.read(TOKENS[:20])) < 0.06
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_agrees_with_the_cpu(tiny: TinyModel, tmp_path: Path) -> None:
