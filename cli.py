@@ -216,6 +216,10 @@ def verify(directory: Directory) -> None:
     """Check journal, packs and projections against their checksums; exit code 1 if anything is wrong."""
     with _reader(directory, None, None) as memory:
         problems = memory.check()
+        if not problems and (directory / "kv" / "pages").is_dir():
+            from .memory.working.page_file import check_pages
+
+            problems = check_pages(directory, memory.journal)
         records = memory.journal.last_seq()
     for problem in problems:
         out.print(f"{escape(problem.place)}: {escape(problem.message)}\n  -> {escape(problem.repair)}")
@@ -229,17 +233,24 @@ def rebuild(
     directory: Directory,
     names: Annotated[list[str] | None, typer.Argument(help="Projections; all by default.")] = None,
     text_encoder: TextEncoderOption = DEFAULT_TEXT_ENCODER,
+    planner: PlannerOption = DEFAULT_PLANNER,
 ) -> None:
-    """Drop projections and derive them again from the journal."""
+    """Drop projections and derive them again from the journal; ``pages`` (with the planner) only by name."""
     from .memory import Memory
     from .world_model import checking
 
     _must_exist(directory)
     with Memory.open(directory, encoders=_encoders(text_encoder, None), upkeep=True) as memory:
-        stored = [name for name in names or () if name != checking.NAME]
+        stored = [name for name in names or () if name not in {checking.NAME, "pages"}]
         rebuilt = memory.rebuild(stored) if stored or not names else {}
         if not names or checking.NAME in names:
             rebuilt[checking.NAME] = checking.rebuild(memory)
+        if names and "pages" in names:
+            from .memory.working.pages import PageStore
+
+            model: Any = _parts(planner, None, None).planner
+            count = PageStore(memory.root, model).rebuild(memory.journal)
+            out.print(f"pages: {count} made again")
         for name, seq in rebuilt.items():
             out.print(f"{name}: rebuilt up to record {seq}")
 
@@ -414,6 +425,39 @@ def bench_compaction_command(
         say=lambda line: err.print(escape(line)),
     )
     _report_bench(result, json_path)
+
+
+@bench_app.command("pages")
+def bench_pages_command(
+    planner: Annotated[str, typer.Option(help="GGUF file or catalogue name.")] = DEFAULT_PLANNER,
+    questions: Annotated[int, typer.Option(min=1, help="Of each kind; whole sets of ten events are asked.")] = 200,
+    ratios: Annotated[str, typer.Option(help="Tokens of which a page keeps one key.")] = "4,10",
+    threads: Annotated[int | None, typer.Option(help="CPU threads; all by default.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the first set of events.")] = 1,
+    json_path: JsonOption = None,
+) -> None:
+    """Question to first token with ten recalled events, long and short: pages against reading their text."""
+    from .agent.defaults import located
+    from .memory.working.bench_pages import bench_pages
+    from .runtime import load_planner
+
+    model: Any = load_planner(located(planner, None), threads=threads, context_tokens=4096)
+    kinds = ((300, 5), (45, 1))
+    rows = [
+        row
+        for tokens, facts in kinds
+        for row in bench_pages(
+            model,
+            questions=questions,
+            tokens=tokens,
+            facts=facts,
+            ratios=[float(x) for x in ratios.split(",")],
+            seed=seed,
+            say=lambda line: err.print(escape(line)),
+        )
+    ]
+    command = f"perdure bench pages --questions {questions} --ratios {ratios} --seed {seed}"
+    _report_bench(bench_report(command, rows), json_path)
 
 
 @bench_app.command("drift")

@@ -34,10 +34,12 @@ from .watching import WatchReport, watch
 from .wording import Linguist
 
 if TYPE_CHECKING:
+    from ..memory.working.pages import PageSettings
     from ..memory.working.projection import WorkingMemory
     from ..memory.working.stream import Policy
     from ..perception import ImageEncoder, TextEncoder
     from ..runtime import Planner
+    from .recollecting import Recollection
 
 
 log = logging.getLogger("perdure")
@@ -55,6 +57,8 @@ class Parts:
     """Names and embeds key frames. Without it: novelty, motion and time alone."""
     working: Policy | None = None
     """Sizes of a working memory: the story of its life in the planner's cache. Without it: none is kept."""
+    pages: PageSettings | None = None
+    """How closed events become pages of the planner's attention, for `Agent.recollect`. Without it: none are made."""
 
 
 class Agent:
@@ -75,6 +79,7 @@ class Agent:
         self.state: Any = self._keeper.state
         self._linguist = Linguist(memory, parts.planner)
         self._working: WorkingMemory | None = None
+        self._recollection: Recollection | None = None
         self._requested: list[int] = []
         self._ready = True
 
@@ -225,6 +230,27 @@ class Agent:
         finding = find(self.memory, Asked(query, where, now, as_of), self.world)
         text = finding.said if plain else self._linguist.word(question, finding, seq)
         return self._answered(seq, finding, text)
+
+    def recollect(self, question: str, k: int = 10) -> Answer:
+        """What the planner says with the ``k`` best hits of recall in mind, which come back as pages of attention.
+
+        Nothing checks it against the records, which are its evidence; `ask` answers from facts alone.
+
+        Args:
+            question: best the beginning of a sentence: "The spare key is in the".
+            k: hits, from 1.
+
+        Raises:
+            BadInput: no words, or an agent without pages.
+        """
+        if not question.strip() or self.recollection is None:
+            raise BadInput("expected a question to an agent with pages; open it with Parts(pages=PageSettings(), ...)")
+        with self.memory.step() as step:
+            payload = {"question": question, "as_of": None, "zone": self.memory.settings.zone, "pages": True}
+            step.note("asked", payload, source="user", trust=Trust.OWNER)
+        self.memory.catch_up()
+        finding = self.recollection.ask(question, k)
+        return self._answered(step.records[0].seq, finding, finding.said)
 
     def consolidate(self, budget_s: float | None = None) -> bool:
         """Let memory catch up, then let the planner read what was told and the rules could not.
@@ -429,6 +455,18 @@ class Agent:
         """Let working memory read what is new, for at most ``budget_s`` seconds; called in slack time."""
         if self.working is not None:
             self.working.advance(budget_s)
+        if self.recollection is not None:
+            self.recollection.advance(budget_s)
+
+    @property
+    def recollection(self) -> Recollection | None:
+        """The pages of its events, if `Parts.pages` asks for them; opened when first used."""
+        if self._recollection is None and self.parts.pages is not None and self.parts.planner is not None:
+            from .recollecting import Recollection
+
+            planner: Any = self.parts.planner
+            self._recollection = Recollection(self.memory, planner, self.parts.pages)
+        return self._recollection
 
     # ------------------------------------------------------------------- inside
 

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,18 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from ...errors import BadInput, DamagedError, StorageError, VersionError
+from ...errors import BadInput, DamagedError, PerdureError, StorageError, VersionError
 from ...kernels.decode_attention import RaggedKV
+from ...records import Problem, Record
+from ..journal import Journal
 from ..packs import sync_folder
+from . import story
 
 VERSION = 1
 _DIGITS = 16
+NAME = "pages"
+"""Among projections."""
+log = logging.getLogger("perdure")
 
 
 @dataclass(frozen=True)
@@ -165,3 +172,43 @@ def _about(path: Path, header: bytes) -> dict[str, Any]:
     if version > VERSION:
         raise VersionError(f"expected a page of version {VERSION}, {path} has {version}; use a newer Perdure")
     return dict(about)
+
+
+def page_text(record: Record) -> str:
+    """The text of a record as recall puts it into a prompt: day, hour and line; empty if it has no line."""
+    said = story.line(record)
+    return f"{story.heading(record)}, {said}\n" if said else ""
+
+
+def folder_of(root: Path) -> Path:
+    """Where the pages of an agent's directory lie."""
+    return root / "kv" / NAME
+
+
+def index(folder: Path) -> dict[int, Path]:
+    """Which record is in which page; what cannot be read is passed over, `check` names it."""
+    found: dict[int, Path] = {}
+    for path in sorted(folder.glob("*.safetensors")) if folder.is_dir() else ():
+        try:
+            found.update(dict.fromkeys(read_about(path)["records"], path))
+        except PerdureError as error:
+            log.warning("%s; its text is read instead", error)
+    return found
+
+
+def check_pages(root: Path, journal: Journal, text: Callable[[Record], str] = page_text) -> list[Problem]:
+    """Every page is whole, and the text that it was made of is what its records say; no model is needed."""
+    problems = []
+    folder = folder_of(root)
+    for path in sorted(folder.glob("*.safetensors")) if folder.is_dir() else ():
+        place, repair = str(path.relative_to(root)), "perdure rebuild DIR pages"
+        try:
+            page = read_page(path, read_about(path)["model"])
+        except PerdureError as error:
+            problems.append(Problem(place, str(error), repair))
+            continue
+        records = journal.get(page.records)
+        said = "".join(text(records[seq]) for seq in page.records if seq in records)
+        if len(records) != len(page.records) or hashlib.sha256(said.encode()).hexdigest() != page.text_sha256:
+            problems.append(Problem(place, "was made of another text than its records hold", repair))
+    return problems

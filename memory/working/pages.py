@@ -25,24 +25,22 @@ import torch
 
 from ...errors import BadInput, DamagedError, PerdureError, StorageError
 from ...kernels.decode_attention import RaggedKV
-from ...records import Problem, Record
+from ...records import Record
 from ...runtime.cache import KVCache
 from ...runtime.ragged import join, plain, rotated
 from ..journal import Journal
 from ..packs import sync_folder
 from . import story
-from .page_file import Page, read_about, read_page, write_page
+from .page_file import NAME, Page, check_pages, folder_of, index, page_text, read_page, write_page
 from .page_maker import PageMaker, PageSettings
 
 if TYPE_CHECKING:
     from ...runtime.planner import LocalPlanner
 
-__all__ = ["Page", "PageSettings", "PageStore", "Spliced", "check", "page_text"]
+__all__ = ["NAME", "Page", "PageSettings", "PageStore", "Spliced", "check_pages", "folder_of", "page_text"]
 
 log = logging.getLogger("perdure")
 
-NAME = "pages"
-"""Among projections."""
 DOUBT, MOST_DOUBT = 0.5, 2.0
 """Bias in nats by which the keys of each further hit count less than those of the best, and its bound. With ten pages
 of 290 tokens, 40 questions and all keys kept, right answers were 36 without a bias, 39 with -1 for all but the best, 40
@@ -59,17 +57,6 @@ class Spliced(NamedTuple):
     """Tokens that the pages stand for."""
     keys: float
     """Keys that a head holds of them, on the average."""
-
-
-def page_text(record: Record) -> str:
-    """The text of a record as recall puts it into a prompt: day, hour and line; empty if it has no line."""
-    said = story.line(record)
-    return f"{story.heading(record)}, {said}\n" if said else ""
-
-
-def folder_of(root: Path) -> Path:
-    """Where the pages of an agent's directory lie."""
-    return root / "kv" / NAME
 
 
 class PageStore:
@@ -100,7 +87,7 @@ class PageStore:
         self._layers, self._frequencies = weights.config.layers, weights.config.inverse_frequencies
         self._maker = PageMaker(weights, self.settings)
         self._preamble: RaggedKV | None = None
-        self._where = _index(self.folder)
+        self._where = index(self.folder)
         self._reached = max(self._where, default=0)
 
     # ------------------------------------------------------------------ making
@@ -315,32 +302,3 @@ def _layers(all_heads: RaggedKV, layers: int) -> list[RaggedKV]:
         bias, pos = (None if x is None else x[rows] for x in (all_heads.bias_N, all_heads.pos_N))
         found.append(RaggedKV(all_heads.k_ND[rows], all_heads.v_ND[rows], cu_len, bias_N=bias, pos_N=pos))
     return found
-
-
-def _index(folder: Path) -> dict[int, Path]:
-    """Which record is in which page; what cannot be read is passed over, `check` names it."""
-    found: dict[int, Path] = {}
-    for path in sorted(folder.glob("*.safetensors")) if folder.is_dir() else ():
-        try:
-            found.update(dict.fromkeys(read_about(path)["records"], path))
-        except PerdureError as error:
-            log.warning("%s; its text is read instead", error)
-    return found
-
-
-def check(root: Path, journal: Journal, text: Callable[[Record], str] = page_text) -> list[Problem]:
-    """Every page is whole, and the text that it was made of is what its records say; no model is needed."""
-    problems = []
-    folder = folder_of(root)
-    for path in sorted(folder.glob("*.safetensors")) if folder.is_dir() else ():
-        place, repair = str(path.relative_to(root)), "perdure rebuild DIR pages"
-        try:
-            page = read_page(path, read_about(path)["model"])
-        except PerdureError as error:
-            problems.append(Problem(place, str(error), repair))
-            continue
-        records = journal.get(page.records)
-        said = "".join(text(records[seq]) for seq in page.records if seq in records)
-        if len(records) != len(page.records) or hashlib.sha256(said.encode()).hexdigest() != page.text_sha256:
-            problems.append(Problem(place, "was made of another text than its records hold", repair))
-    return problems

@@ -13,7 +13,7 @@ from perdure.errors import BadInput, DamagedError, VersionError
 from perdure.memory import Memory
 from perdure.memory.working import page_file
 from perdure.memory.working.page_maker import deal
-from perdure.memory.working.pages import PageSettings, PageStore, check, folder_of, page_text
+from perdure.memory.working.pages import PageSettings, PageStore, check_pages, folder_of, page_text
 from perdure.runtime.decoder import Decoder
 from perdure.runtime.planner import LocalPlanner, exact_planner, load_planner
 from perdure.runtime.tiny import TinyModel, TinyShape, make_tiny_model
@@ -213,7 +213,7 @@ def test_pages_follow_the_journal_and_come_out_the_same_again(
     assert sum(map(len, groups)) >= 3
     assert max(map(len, groups)) > 1
     assert seqs[-1] not in store, "it waits for more"
-    assert check(memory.root, memory.journal) == []
+    assert check_pages(memory.root, memory.journal) == []
     before = bytes_of(memory.root)
     assert PageStore(memory.root, planner).advance(memory.journal) is False
     assert bytes_of(memory.root) == before
@@ -248,7 +248,7 @@ def test_check_names_a_page_of_another_text_and_a_torn_one(memory: Memory, plann
     store.write([first], TEXT)
     path = page_file.write_page(store.folder, replace(store.get(first), records=(second,)))  # type: ignore[type-var]
     path.write_bytes(path.read_bytes()[:-1])
-    messages = [problem.message for problem in check(memory.root, memory.journal)]
+    messages = [problem.message for problem in check_pages(memory.root, memory.journal)]
     assert ["was made of another text" in m for m in messages] == [True, False]
     assert "content that its name says" in messages[1]
 
@@ -311,3 +311,24 @@ def test_a_quarter_of_the_keys_answers_what_the_text_says(tmp_path: Path) -> Non
     right = {row["case"].split(", ")[2]: row["value"] for row in rows if row["metric"] == "right answers"}
     assert right["text"] >= 0.8
     assert right["pages 4x"] >= 0.8
+
+
+def test_an_agent_recollects_with_pages_and_names_what_it_had_in_mind(planner: LocalPlanner, tmp_path: Path) -> None:
+    from perdure.agent import Agent
+    from perdure.agent.agent import Parts
+
+    with Agent.open(tmp_path / "agent", parts=Parts(planner, pages=PageSettings(least_tokens=16))) as agent:
+        seqs = [agent.tell(text).seq for text in (TEXT, OTHER)]
+        agent.tell("Something else that waits, so that the others are closed.", source="door")
+        agent.read_on()
+        assert agent.recollection is not None
+        assert len(agent.recollection.store) == 1
+        answer = agent.recollect("The lamp is in the", k=2)
+        assert {item.seq for item in answer.evidence} == set(seqs)
+        assert "2 as pages" in answer.reason
+        assert agent.recollect("The lamp is in the", k=2).text == answer.text
+        agent.recollection.store.forget(seqs)
+        assert "0 as pages" in agent.recollect("The lamp is in the", k=2).reason
+        assert agent.recollect("zebra").value is None
+    with Agent.open(tmp_path / "agent", parts=Parts(planner)) as agent, pytest.raises(BadInput, match="with pages"):
+        agent.recollect("The lamp is in the")
