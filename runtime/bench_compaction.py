@@ -73,7 +73,7 @@ def bench_compaction(
         raise BadInput(f"expected positive counts and ratios above 1, got {contexts}, {tokens}, {questions}, {ratios}")
     if threads is not None:
         torch.set_num_threads(threads)
-    weights = _weights(Path(path), device)
+    weights = loaded_weights(Path(path), device)
     methods = ["full", *(m for m in methods if m != "full")]
     budgets = stored_budgets(weights.source_sha256)
     key = _key(weights, budgets, tokens, questions, device)
@@ -97,7 +97,7 @@ def bench_compaction(
     }
 
 
-def _weights(path: Path, device: str) -> ModelWeights:
+def loaded_weights(path: Path, device: str) -> ModelWeights:
     """As the planner runs them on a CPU; in bfloat16 for another device, without what only a planner needs."""
     if device == "cpu":
         from .planner import LocalPlanner, load_planner

@@ -143,8 +143,8 @@ class Trial:
         self.study_s = 0.0
         if "am-study" in wanted:
             self.study_s, _ = self._timed(lambda: self_study(decoder, self.study_log, tokenizer.encode))
-        self.texts = [_continuation(question, tokenizer) for question in self.diary.questions]
-        self.sequel = _whole(tokenizer.encode(self.diary.sequel))
+        self.texts = [continuation(question, tokenizer) for question in self.diary.questions]
+        self.sequel = whole(tokenizer.encode(self.diary.sequel))
         self.traffic_log = log_for(decoder, 8192, seed=4)
         self.traffic_s = 0.0
         if "am-traffic" in wanted:
@@ -274,7 +274,7 @@ class Trial:
         for question in self.diary.questions:
             asked = "".join(text for text, scored in question.pieces if not scored)
             lead = "\n" + " ".join(index.best(asked, _RETRIEVED)) + "\n"
-            made.append(_continuation(question, self.tokenizer, lead))
+            made.append(continuation(question, self.tokenizer, lead))
         return made
 
     def _timed(self, work: Callable[[], _T]) -> tuple[float, _T]:
@@ -314,7 +314,8 @@ def _words(text: str) -> list[str]:
     return re.findall(r"\w+", text.lower())
 
 
-def _continuation(question: Question, tokenizer: Tokenizer, lead: str = "\n") -> Continuation:
+def continuation(question: Question, tokenizer: Tokenizer, lead: str = "\n") -> Continuation:
+    """What is read to ask a question; its answers are scored."""
     tokens, scored = tokenizer.encode(lead), []
     for text, is_answer in question.pieces:
         ids = tokenizer.encode(text)
@@ -323,5 +324,6 @@ def _continuation(question: Question, tokenizer: Tokenizer, lead: str = "\n") ->
     return Continuation(tuple(tokens), tuple(scored))
 
 
-def _whole(tokens: Sequence[int]) -> Continuation:
+def whole(tokens: Sequence[int]) -> Continuation:
+    """A text of which every token but the first is scored."""
     return Continuation(tuple(tokens), tuple(range(1, len(tokens))))

@@ -11,7 +11,7 @@ import pytest
 from perdure.errors import BadInput
 from perdure.runtime.bench_compaction import bench_compaction
 from perdure.runtime.compaction import stored_budgets
-from perdure.runtime.compaction.influence import measure_budgets
+from perdure.runtime.compaction.influence import measure_budgets, measure_influence
 from perdure.runtime.compaction.questions import KINDS, make_diary
 from perdure.runtime.compaction.trial import METHODS, Trial
 from perdure.runtime.decoder import Decoder
@@ -90,6 +90,17 @@ def test_budgets_can_be_measured_for_any_model(tiny: TinyModel) -> None:
     assert all(a >= b for head in budgets.losses for a, b in pairwise(head))
     shares = budgets.shares(0.1)
     assert max(shares) > 1.5 * min(shares)
+
+
+def test_the_full_curves_are_losses_of_single_heads(tiny: TinyModel) -> None:
+    engine = exact_planner(tiny.folder, 64).engine
+    assert isinstance(engine, Decoder)
+    cheap = measure_budgets(engine.weights, seeds=(1,), tokens=500, questions=2)
+    full = measure_influence(engine.weights, cheap, (1,), 500, 2, points=(0.05, 0.3, 1.0))
+    assert full.points == (0.05, 0.3, 1.0)
+    assert all(head[-1] == 0 for head in full.losses)
+    assert statistics.mean(head[0] for head in full.losses) > statistics.mean(head[1] for head in full.losses) > 0
+    assert sum(full.shares(0.2)) == pytest.approx(0.2 * 6)
 
 
 @pytest.mark.weights
