@@ -361,7 +361,7 @@ def draw(found: Drift, path: Path) -> None:
     for axes in (top, middle, bottom):
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
-        axes.legend(loc="upper right", fontsize=8)
+        axes.legend(loc="best", fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
 
