@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -148,14 +148,18 @@ def ask(
     encoder: EncoderOption = DEFAULT_ENCODER,
     text_encoder: TextEncoderOption = DEFAULT_TEXT_ENCODER,
     frames: Annotated[Path | None, typer.Option(help="Write the key frames of the evidence into this folder.")] = None,
+    recall: Annotated[
+        bool, typer.Option(help="Look things up; --no-recall: the planner alone, after the story of this life.")
+    ] = True,
     json_path: JsonOption = None,
 ) -> None:
     """Ask the agent; prints the answer, its evidence and the reason."""
     from .agent import Agent
 
     _must_exist(directory)
-    with Agent.open(directory, parts=_parts(planner, text_encoder, encoder)) as answerer:
-        answer = answerer.ask(question, as_of=_time(as_of), zone=zone)
+    parts = _parts(planner, text_encoder, encoder) if recall else _parts_of_one_mind(planner)
+    with Agent.open(directory, parts=parts) as answerer:
+        answer = answerer.ask(question, as_of=_time(as_of), zone=zone, recall=recall)
         saved = [_save_frame(answerer.memory, item, frames) for item in answer.evidence]
     print_answer(answer, saved)
     _write_json(json_path, {"question": question, **answer_json(answer, saved)})
@@ -579,6 +583,13 @@ def _parts(planner: str | None, text_encoder: str | None, encoder: str | None) -
         text_encoder=None if text_encoder in {None, "none"} else text_encoder,
         image_encoder=None if encoder in {None, "none"} else encoder,
     )
+
+
+def _parts_of_one_mind(planner: str | None) -> Parts:
+    """A planner with a working memory, and nothing to look things up with."""
+    from .memory.working.stream import Policy
+
+    return replace(_parts(planner, None, None), working=Policy())
 
 
 def _encoders(text_encoder: str | None, encoder: str | None) -> Any:

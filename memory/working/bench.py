@@ -254,11 +254,15 @@ def _check(stream: Stream, story: _Story, fresh: Decoder, preamble: Sequence[int
     slots = round(stream.slots) - len(preamble)
     held_short = _filled(fresh, [*preamble, *list(story.last)[-slots:]])
     short, right_window = examined(lambda ids: _read(fresh, ids), lambda: fresh.cache.truncate(held_short))
+    kl_stream, kl_window = (float((truth.exp() * (truth - x)).sum(-1).mean()) for x in (ours, short))
+    agree_stream, agree_window = (float((truth.argmax(-1) == x.argmax(-1)).float().mean()) for x in (ours, short))
     return Check(
-        number,
-        story.behind,
-        *(float((truth.exp() * (truth - x)).sum(-1).mean()) for x in (ours, short)),
-        *(float((truth.argmax(-1) == x.argmax(-1)).float().mean()) for x in (ours, short)),
+        compaction=number,
+        tokens=story.behind,
+        kl_stream=kl_stream,
+        kl_window=kl_window,
+        agree_stream=agree_stream,
+        agree_window=agree_window,
         asked=len(asked),
         right_stream=right,
         right_fresh=right_fresh,

@@ -199,6 +199,8 @@ class WorkingMemory:
         if self._memory.read_only:
             return None
         with self._lock:
+            if self._ops == self._saved and self.path.exists():
+                return self.path
             about = {**self._identity(), "place": asdict(self._place), "begun": self._begun}
             snapshot.store(self.path, self.stream, self.seq, about)
             self._saved = self._ops
