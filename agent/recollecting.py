@@ -62,17 +62,17 @@ class Recollection:
         if not found.hits:
             return unknown(found.note or "nothing that I remember speaks of that")
         records = {hit.record.seq: hit.record for hit in found.hits}
-        with self._lock, torch.inference_mode(), self.store.spliced(self._decoder.cache, list(records)) as spliced:
+        asked = self._tokenizer.encode(cue(question))[-_ROOM // 2 :]
+        with self._lock, torch.inference_mode(), self.store.spliced(self._decoder, list(records), asked) as spliced:
             texts = [page_text(records[seq]) for seq in spliced.missing]
-            text, probability = self._go_on(texts, cue(question), preamble=not spliced.pages)
+            text, probability = self._go_on(texts, asked, preamble=not spliced.pages)
         evidence = tuple(as_evidence(hit.record, "recalled before it was said", hit.score) for hit in found.hits)
         reason = f"what the planner says with {len(records)} recalled records in mind, {len(spliced.pages)} as pages"
         return Finding(text, text, text, evidence, probability, reason)
 
-    def _go_on(self, texts: list[str], beginning: str, *, preamble: bool) -> tuple[str, float]:
+    def _go_on(self, texts: list[str], asked: list[int], *, preamble: bool) -> tuple[str, float]:
         """(the rest of the sentence, mean probability of its tokens), the best text read last."""
-        end = self._tokenizer.encode(beginning)[-_ROOM // 2 :]
-        room = self._decoder.cache.room - len(end) - _MOST_TOKENS
+        room = self._decoder.cache.room - len(asked) - _MOST_TOKENS
         head = self._tokenizer.encode(self.store.settings.preamble) if preamble else []
         before: list[int] = []
         for text in texts:
@@ -80,7 +80,7 @@ class Recollection:
             if len(head) + len(tokens) + len(before) > room:
                 break
             before = tokens + before
-        logits = self._decoder.read(head + before + end)
+        logits = self._decoder.read(head + before + asked)
         said: list[int] = []
         total = 0.0
         while len(said) < _MOST_TOKENS:

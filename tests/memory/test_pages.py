@@ -53,7 +53,7 @@ def after(planner: LocalPlanner, *texts: str) -> torch.Tensor:
 
 def asked(planner: LocalPlanner, store: PageStore, seqs: list[int]) -> torch.Tensor:
     planner.engine.cache.reset()
-    with store.spliced(planner.engine.cache, seqs):
+    with store.spliced(planner.engine, seqs):
         return planner.engine.read(planner.tokenizer.encode(ASK))
 
 
@@ -71,14 +71,40 @@ def test_pages_lie_one_after_another_the_best_last(planner: LocalPlanner, tmp_pa
     store.write([1], TEXT)
     store.write([2], OTHER)
     planner.engine.cache.reset()
-    with store.spliced(planner.engine.cache, [2, 1]) as spliced:
+    with store.spliced(planner.engine, [2, 1]) as spliced:
         kept = planner.engine.cache.kept
         assert kept is not None
         n, m, head = (len(planner.tokenizer.encode(x)) for x in (TEXT, OTHER, FULL.preamble))
         assert kept[0].pos_N[: n + m + head].tolist() == list(range(-n - m - head, 0))
-        assert kept[1].bias_N[: n + m + head].unique_consecutive().tolist() == [0.0, -0.5, 0.0]
+        assert not kept[1].bias_N.any()
     assert spliced.pages == (2, 1)
     assert spliced.tokens == n + m
+
+
+def test_pages_are_weighed_by_how_likely_they_make_the_question(planner: LocalPlanner, tmp_path: Path) -> None:
+    store = PageStore(tmp_path, planner, FULL)
+    store.write([1], TEXT)
+    store.write([2], OTHER)
+    question = planner.tokenizer.encode(ASK)
+    n, m, head = (len(planner.tokenizer.encode(x)) for x in (TEXT, OTHER, FULL.preamble))
+
+    def likely(text: str) -> float:
+        tokens = [t for x in (FULL.preamble, text) for t in planner.tokenizer.encode(x)]
+        logits = Decoder(planner.engine.weights, 512).read(tokens + question, all_logits=True)  # type: ignore[attr-defined]
+        logits = logits[len(tokens) : -1].log_softmax(-1)
+        return float(logits.gather(1, torch.tensor(question[1:])[:, None]).sum())
+
+    best = 1 if likely(TEXT) > likely(OTHER) else 2
+    planner.engine.cache.reset()
+    for hits in ([1, 2], [2, 1]):
+        with store.spliced(planner.engine, hits, question):
+            kept = planner.engine.cache.kept
+            assert kept is not None
+            other = slice(head, head + (m if best == 1 else n))
+            assert kept[0].bias_N[other].unique().item() == pytest.approx(
+                max(-2.0, -abs(likely(TEXT) - likely(OTHER))), abs=0.2
+            )
+            assert not kept[0].bias_N[other.stop : head + n + m].any()
 
 
 def test_fewer_keys_say_nearly_the_same(planner: LocalPlanner, tmp_path: Path) -> None:
@@ -114,7 +140,7 @@ def test_afterwards_the_cache_is_as_before(planner: LocalPlanner, tmp_path: Path
     tokens = list(cache.tokens)
 
     def fail() -> None:
-        with store.spliced(cache, [1]):
+        with store.spliced(planner.engine, [1]):
             assert error(planner.engine.read(planner.tokenizer.encode(ASK)), alone) > 0.05
             raise RuntimeError
 
@@ -129,10 +155,10 @@ def test_what_a_cache_keeps_already_stays_beside_the_pages(planner: LocalPlanner
     store.write([1], TEXT)
     store.write([2], OTHER)
     planner.engine.cache.reset()
-    with store.spliced(planner.engine.cache, [1]):
+    with store.spliced(planner.engine, [1]):
         inner = planner.engine.cache.kept
         assert inner is not None
-        with store.spliced(planner.engine.cache, [2]):
+        with store.spliced(planner.engine, [2]):
             both = planner.engine.cache.kept
             assert both is not None
             assert both[0].k_ND.shape[0] == inner[0].k_ND.shape[0] + 2 * len(planner.tokenizer.encode(OTHER))
@@ -145,10 +171,10 @@ def test_records_without_a_page_are_named(planner: LocalPlanner, tmp_path: Path)
     assert store.write([3], "Too short.\n") is None
     store.write([1, 2], TEXT)
     planner.engine.cache.reset()
-    with store.spliced(planner.engine.cache, [3, 2, 1, 4]) as spliced:
+    with store.spliced(planner.engine, [3, 2, 1, 4]) as spliced:
         assert (spliced.pages, spliced.missing) == ((2, 1), (3, 4))
         assert spliced.tokens == len(planner.tokenizer.encode(TEXT))
-    with store.spliced(planner.engine.cache, [3]) as spliced:
+    with store.spliced(planner.engine, [3]) as spliced:
         assert planner.engine.cache.kept is None
     assert (len(store), 1 in store, 3 in store) == (1, True, False)
 
@@ -279,7 +305,7 @@ def test_settings_and_planners_that_cannot_serve_are_refused(planner: LocalPlann
         PageStore(tmp_path, planner).write([], TEXT)
     made = make_tiny_model(tmp_path, TinyShape(layers=2), seed=1)
     other = exact_planner(made.folder, 64)
-    with pytest.raises(BadInput, match="cache of model"), PageStore(tmp_path, planner).spliced(other.engine.cache, []):
+    with pytest.raises(BadInput, match="cache of model"), PageStore(tmp_path, planner).spliced(other.engine, []):
         pass
     windowed = replace(other.engine.weights, config=replace(other.engine.weights.config, window=8))  # type: ignore[attr-defined]
     other.engine.weights = windowed  # type: ignore[attr-defined]
