@@ -314,6 +314,7 @@ def rows(found: Drift) -> list[dict[str, Any]]:
              mean(c.kl_stream for c in first), lower=True),
         _row(case, "KL", mean(c.kl_stream for c in every), "nats/token", "window of as many slots",
              mean(c.kl_window for c in every), lower=True),
+        _row(case, "KL, greatest of all checks", max(c.kl_stream for c in every), "nats/token", None, None),
         _row(case, "same next token", mean(c.agree_stream for c in every), "share", "window of as many slots",
              mean(c.agree_window for c in every)),
         _row(case, f"facts right of {asked}", sum(c.right_stream for c in every) / max(1, asked), "share",
@@ -326,12 +327,12 @@ def rows(found: Drift) -> list[dict[str, Any]]:
 
 
 def series(found: Drift) -> dict[str, Any]:
-    """Every single measurement."""
-    return {
-        "policy": asdict(found.policy),
-        "held": [asdict(h) for h in found.held],
-        "checks": [asdict(c) for c in found.checks],
-    }
+    """Every single measurement, a list a figure."""
+    columns: dict[str, Any] = {"policy": asdict(found.policy)}
+    for name, measured in (("held", found.held), ("checks", found.checks)):
+        every = [asdict(one) for one in measured]
+        columns[name] = {key: [round(one[key], 4) for one in every] for key in (every[0] if every else ())}
+    return columns
 
 
 def draw(found: Drift, path: Path) -> None:

@@ -39,7 +39,7 @@ def test_it_counts_what_was_asked_for_and_draws_it(planner: Any, tmp_path: Path)
     assert all(check.kl_stream > 0 for check in found.checks)
     rows = bench.rows(found)
     assert {"attention output error, last third", "KL", "same next token"} <= {row["metric"] for row in rows}
-    assert len(bench.series(found)["held"]) == 8
+    assert len(bench.series(found)["held"]["output"]) == 8
     bench.draw(found, tmp_path / "drift.png")
     assert (tmp_path / "drift.png").read_bytes()[:4] == b"\x89PNG"
 
