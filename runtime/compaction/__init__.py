@@ -7,7 +7,18 @@ from __future__ import annotations
 
 from .budgets import HeadBudgets, stored_budgets
 from .matching import Plan, compact
-from .queries import REPEAT, PeakLog, QueryLog, joined, log_for, observed_read, repeat_prefill, self_study
+from .queries import (
+    REPEAT,
+    PeakLog,
+    QueryLog,
+    joined,
+    log_for,
+    observed_read,
+    repeat_prefill,
+    self_study,
+    surprised_read,
+    weights_of,
+)
 
 __all__ = [
     "REPEAT",
@@ -22,4 +33,6 @@ __all__ = [
     "repeat_prefill",
     "self_study",
     "stored_budgets",
+    "surprised_read",
+    "weights_of",
 ]

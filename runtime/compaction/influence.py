@@ -28,7 +28,7 @@ from ..quantize import ModelWeights
 from .asking import read_after
 from .budgets import HeadBudgets
 from .matching import Plan, compact
-from .queries import SINKS, PeakLog, joined, log_for, repeat_prefill
+from .queries import SINKS, PeakLog, joined, log_for, repeat_prefill, surprised_read, weights_of
 from .questions import Diary, make_diary
 from .rivals import watching
 from .trial import continuation, whole
@@ -105,17 +105,17 @@ def _influence_of_one_text(
     points: Sequence[float],
 ) -> list[list[float]]:
     ids, diary = _text(weights, seed, tokens, questions)
-    decoder.read(ids)
+    surprisal = surprised_read(decoder, ids, lambda layer, q: None)
     cache, rows = decoder.cache, decoder.cache.length
     peaks, sample = PeakLog(cache, rows), log_for(decoder, 4096, seed=2)
     repeat_prefill(decoder, watching(sample, peaks), weights.tokenizer.encode, on_span=peaks.on_span)
-    queries = joined(peaks, sample)
+    queries, weight_N = joined(peaks, sample), weights_of(surprisal, len(sample))
     texts = [continuation(question, weights.tokenizer) for question in diary.questions]
     texts.append(whole(weights.tokenizer.encode(diary.sequel)))
     full = read_after(decoder, texts)
     # Shares of keys count those that stay exactly; a point below them is them and one slot more.
     least = (SINKS + 2 * max(1, round(rows / Plan(1).chunk))) / rows
-    kept = [compact(cache, rows, queries, Plan(1 / max(point, least))) for point in points]
+    kept = [compact(cache, rows, queries, Plan(1 / max(point, least)), weight_N=weight_N) for point in points]
     stands = [min(range(len(points)), key=lambda i: abs(points[i] - share)) for share in budgets.shares(_STANDS)]
 
     def loss(choice: Sequence[int]) -> float:

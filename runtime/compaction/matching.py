@@ -94,7 +94,13 @@ class Masses(NamedTuple):
 
 
 def compact(
-    cache: KVCache, rows: int, queries: QueryLog | Sequence[Tensor], plan: Plan, *, slots: float | None = None
+    cache: KVCache,
+    rows: int,
+    queries: QueryLog | Sequence[Tensor],
+    plan: Plan,
+    *,
+    slots: float | None = None,
+    weight_N: Tensor | None = None,
 ) -> list[RaggedKV]:
     """What `KVCache.compacted` shall keep for the oldest ``rows`` tokens and for all that was kept before.
 
@@ -105,6 +111,8 @@ def compact(
         plan: how.
         slots: slots a head may hold afterwards, on the average, for all together: what was kept before is compacted
             once more, as far as needed. None: it stays as it is, and ``rows`` get ``rows / plan.ratio`` slots.
+
+        weight_N: float [N] > 0, how much errors of each query count (`weights_of`); None: all the same.
 
     Returns:
         Per layer a plain cache of K segments in the dtype of the tail, with biases and the logical positions of the
@@ -125,11 +133,14 @@ def compact(
             f"expected queries [{heads}, N, D] of {layers} layers, got {[tuple(q.shape) for q in per_layer]}"
         )
     q_HND = torch.cat(per_layer)
+    if weight_N is not None and weight_N.shape != q_HND.shape[1:2]:
+        raise BadInput(f"expected a weight for each of {q_HND.shape[1]} queries, got {tuple(weight_N.shape)}")
     budgets = _deal(spans, rows, plan, slots)
     total = _masses(q_HND, spans)
     parts: list[list[tuple[Tensor, Tensor, Tensor, Tensor]]] = [[] for _ in range(layers * heads)]
     for span, budget, lse_HN in zip(spans, budgets, total.each, strict=True):
         share_HN = (lse_HN - total.all_HN).exp()
+        share_HN = share_HN if weight_N is None else share_HN * weight_N
         for head, part in enumerate(_shrink(span, budget, q_HND, share_HN, plan)):
             parts[head].append(part)
     return [_packed(parts[i * heads : (i + 1) * heads]) for i in range(layers)]

@@ -26,7 +26,7 @@ from .asking import Continuation, read_after
 from .budgets import HeadBudgets
 from .matching import Plan, compact
 from .measures import attention_errors
-from .queries import PeakLog, QueryLog, joined, log_for, observed_read, repeat_prefill, self_study
+from .queries import PeakLog, QueryLog, joined, log_for, repeat_prefill, self_study, surprised_read, weights_of
 from .questions import Question, make_diary
 
 _T = TypeVar("_T")
@@ -42,6 +42,7 @@ METHODS = (
     "retrieve",
     "am-highest",
     "am-uniform",
+    "am-even",
     "am-sample",
     "am-context",
     "am-study",
@@ -130,14 +131,13 @@ class Trial:
         layers = len(decoder.cache.layers)
         self.prefill, self.context_log = rivals.Prefill(layers), log_for(decoder, 8192, seed=1)
         ids = tokenizer.encode(self.diary.text)
-        self.read_s, _ = self._timed(
-            lambda: observed_read(decoder, ids, rivals.watching(self.prefill, self.context_log), forget=False)
-        )
+        watch = rivals.watching(self.prefill, self.context_log)
+        self.read_s, self.surprisal = self._timed(lambda: surprised_read(decoder, ids, watch))
         self.rows = decoder.cache.length
         self.repeat_log = log_for(decoder, 4096, seed=2)
         self.peaks = PeakLog(decoder.cache, self.rows)
         self.repeat_s = 0.0
-        if {"am", "am-highest", "am-uniform", "am-sample", "kvzip"} & set(wanted):
+        if {"am", "am-highest", "am-uniform", "am-even", "am-sample", "kvzip"} & set(wanted):
             self.repeat_s, _ = self._timed(self._repeat)
         self.study_log = log_for(decoder, 8192, seed=3)
         self.study_s = 0.0
@@ -225,7 +225,10 @@ class Trial:
             "am-sample": (self.repeat_log,),
         }
         queries, plan = joined(*logs.get(method, (self.peaks, self.repeat_log))), self.plan(ratio, method)
-        seconds, caches = self._timed(lambda: compact(cache, rows, queries, plan))
+        weight_N = None
+        if method not in logs and method != "am-even":
+            weight_N = weights_of(self.surprisal, queries[0].shape[1] - rows)
+        seconds, caches = self._timed(lambda: compact(cache, rows, queries, plan, weight_N=weight_N))
         return Kept(caches, seconds, self.texts, self.decoder)
 
     def plan(self, ratio: float, method: str = "am") -> Plan:

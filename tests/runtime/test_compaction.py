@@ -6,7 +6,17 @@ import pytest
 import torch
 from perdure.errors import BadInput
 from perdure.runtime.cache import KVCache
-from perdure.runtime.compaction import HeadBudgets, Plan, QueryLog, compact, log_for, observed_read, repeat_prefill
+from perdure.runtime.compaction import (
+    HeadBudgets,
+    Plan,
+    QueryLog,
+    compact,
+    log_for,
+    observed_read,
+    repeat_prefill,
+    surprised_read,
+    weights_of,
+)
 from perdure.runtime.compaction.asking import Continuation, read_after
 from perdure.runtime.compaction.budgets import budgets_from_json
 from perdure.runtime.compaction.measures import attention_errors, paired_interval, wilson
@@ -233,3 +243,40 @@ def test_plans_and_texts_are_checked() -> None:
             Plan(**bad)  # type: ignore[arg-type]
     with pytest.raises(BadInput, match="scored"):
         Continuation((1, 2), (0,))
+
+
+def test_reading_says_how_unexpected_each_token_was(tiny: TinyModel) -> None:
+    engine, plain = decoder(tiny), decoder(tiny)
+    log = log_for(engine, 100)
+    nats = surprised_read(engine, TOKENS * 2, log)  # longer than what is read at once
+    logits = plain.read(TOKENS * 2, all_logits=True)
+    expected = -logits[:-1].log_softmax(-1).gather(1, torch.tensor((TOKENS * 2)[1:])[:, None])[:, 0]
+    torch.testing.assert_close(nats[1:], expected, rtol=1e-3, atol=1e-3)
+    assert nats[0] == 0
+    assert log.seen == 2 * 400
+    weights = weights_of(nats, 7)
+    assert weights.shape == (407,)
+    assert (weights > 0).all()
+    assert weights[1:400].argmax() in (nats[1:] >= nats[1:].clamp(max=5).max()).nonzero()
+
+
+def test_what_counts_more_is_matched_better(tiny: TinyModel) -> None:
+    engine, log = read(tiny)
+    count = log.of(0).shape[1]
+    heavy = torch.arange(count) % 4 == 0
+    weight = torch.where(heavy, 1.0, 0.01)
+    found = {}
+    for name, weight_N in (("even", None), ("weighted", weight)):
+        kept = compact(engine.cache, 200, log, Plan(8), weight_N=weight_N)
+        layers = engine.cache.layers
+        keys, values = ([getattr(x, n)[0, :, :200] for x in layers] for n in ("keys", "values"))
+        some = [log.of(i)[:, heavy] for i in range(len(layers))]
+        found[name] = float(attention_errors(some, keys, values, kept).output_H.mean())
+    assert found["weighted"] < 0.9 * found["even"]
+    with pytest.raises(BadInput, match="weight for each"):
+        compact(engine.cache, 200, log, Plan(8), weight_N=weight[:-1])
+
+
+def test_small_budgets_are_shrunken_large_ones() -> None:
+    budgets = HeadBudgets("m", (0.05, 0.4, 1.0), ((1.0, 0.2, 0.0), (0.1, 0.1, 0.1)))
+    assert budgets.shares(0.02) == pytest.approx([x / 5 for x in budgets.shares(0.1)])
