@@ -324,19 +324,32 @@ def test_the_header_of_a_page_says_what_it_was_made_of(planner: LocalPlanner, tm
 
 
 @pytest.mark.weights
-def test_a_quarter_of_the_keys_answers_what_the_text_says(tmp_path: Path) -> None:
-    from perdure.memory.working.bench_pages import bench_pages
+def test_a_quarter_of_the_keys_answers_and_the_question_finds_its_page(tmp_path: Path) -> None:
+    from perdure.memory.working.bench_pages import make_events
     from perdure.runtime.weights import locate
 
     path = locate("qwen2.5-coder-0.5b-instruct-q4_k_m")
     if path is None:
         pytest.skip("needs `perdure weights fetch`")
-    planner = load_planner(path, context_tokens=1024)
+    planner = load_planner(path, context_tokens=256)
     assert isinstance(planner, LocalPlanner)
-    rows = bench_pages(planner, questions=10, tokens=50, facts=1, ratios=(4.0,))
-    right = {row["case"].split(", ")[2]: row["value"] for row in rows if row["metric"] == "right answers"}
-    assert right["text"] >= 0.8
-    assert right["pages 4x"] >= 0.8
+    events = make_events(1, 3, 90, 1, planner.tokenizer.encode)
+    store = PageStore(tmp_path, planner)
+    for seq, event in enumerate(events, 1):
+        store.write([seq], event.text)
+    for seq, event in enumerate(events, 1):
+        [(lead, answer)] = event.facts
+        asked, both = planner.tokenizer.encode(lead), planner.tokenizer.encode(lead + answer)
+        with store.spliced(planner.engine, [1, 2, 3], asked):
+            kept = planner.engine.cache.kept
+            assert kept is not None
+            nearest = store.get(seq)
+            assert nearest is not None
+            last = int((nearest.kv.cu_len[1] - nearest.kv.cu_len[0]).item())
+            end = int(kept[0].cu_len[1])
+            assert not kept[0].bias_N[end - last : end].sub(nearest.kv.bias_N[:last]).any(), "it counts fully"
+            logits = planner.engine.read(both, all_logits=True)[len(asked) - 1 : -1]
+        assert logits.argmax(-1).tolist() == both[len(asked) :], lead
 
 
 def test_an_agent_recollects_with_pages_and_names_what_it_had_in_mind(planner: LocalPlanner, tmp_path: Path) -> None:
