@@ -434,7 +434,7 @@ def bench_compaction_command(
 @bench_app.command("pages")
 def bench_pages_command(
     planner: Annotated[str, typer.Option(help="GGUF file or catalogue name.")] = DEFAULT_PLANNER,
-    questions: Annotated[int, typer.Option(min=1, help="Of each kind; whole sets of ten events are asked.")] = 200,
+    questions: Annotated[int, typer.Option(min=1, help="About long events; half as many about short ones.")] = 200,
     ratios: Annotated[str, typer.Option(help="Tokens of which a page keeps one key.")] = "4,10",
     threads: Annotated[int | None, typer.Option(help="CPU threads; all by default.")] = None,
     seed: Annotated[int, typer.Option(help="Of the first set of events.")] = 1,
@@ -446,20 +446,18 @@ def bench_pages_command(
     from .runtime import load_planner
 
     model: Any = load_planner(located(planner, None), threads=threads, context_tokens=4096)
-    kinds = ((300, 5), (45, 1))
-    rows = [
-        row
-        for tokens, facts in kinds
-        for row in bench_pages(
+    wanted = [float(x) for x in ratios.split(",")]
+    rows = []
+    for tokens, facts, count, some in ((300, 5, questions, wanted), (45, 1, max(1, questions // 2), wanted[:1])):
+        rows += bench_pages(
             model,
-            questions=questions,
+            questions=count,
             tokens=tokens,
             facts=facts,
-            ratios=[float(x) for x in ratios.split(",")],
+            ratios=some,
             seed=seed,
             say=lambda line: err.print(escape(line)),
         )
-    ]
     command = f"perdure bench pages --questions {questions} --ratios {ratios} --seed {seed}"
     _report_bench(bench_report(command, rows), json_path)
 
