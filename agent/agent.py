@@ -264,6 +264,8 @@ class Agent:
                 break
             self._linguist.statements(told)
         self.read_on(budget_s)
+        if budget_s is not None and self.recollection is not None:  # seconds a page: never while somebody waits
+            self.recollection.advance(budget_s)
         return self.memory.catch_up(budget_s)
 
     # ------------------------------------------------------------------- seeing
@@ -455,8 +457,6 @@ class Agent:
         """Let working memory read what is new, for at most ``budget_s`` seconds; called in slack time."""
         if self.working is not None:
             self.working.advance(budget_s)
-        if self.recollection is not None:
-            self.recollection.advance(budget_s)
 
     @property
     def recollection(self) -> Recollection | None:

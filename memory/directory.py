@@ -7,7 +7,7 @@ Knows files and processes; knows nothing of what is remembered.
     witness      number of the newest acknowledged record
     frames/      packs of key frames
     vectors/     sealed vector segments, one folder a space
-    kv/          snapshots of the working KV cache
+    kv/          snapshots of the working KV cache; in pages/ the attention of closed events
     world/       snapshot of the world model
     receipts/    proofs of erasure
     lock         held while an agent is awake
