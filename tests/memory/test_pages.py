@@ -359,8 +359,8 @@ def test_an_agent_recollects_with_pages_and_names_what_it_had_in_mind(planner: L
     with Agent.open(tmp_path / "agent", parts=Parts(planner, pages=PageSettings(least_tokens=16))) as agent:
         seqs = [agent.tell(text).seq for text in (TEXT, OTHER)]
         agent.tell("Something else that waits, so that the others are closed.", source="door")
-        agent.consolidate(60)
         assert agent.recollection is not None
+        agent.recollection.advance()
         assert len(agent.recollection.store) == 1
         answer = agent.recollect("The lamp is in the", k=2)
         assert {item.seq for item in answer.evidence} == set(seqs)
