@@ -354,6 +354,7 @@ class Agent:
             raise BadInput(f"expected days above 0, got {days}")
         clock = clock or StepClock(60.0)
         body: Body = EnvBody(env, clock, seed=seed) if hasattr(env, "reset") else env
+        self.read_on()  # before the first tick: waking may have a lot to make up for
         return Life(self, body, tick_s=tick_s, think_steps=think_steps).run(clock.steps(days), on_step)
 
     def deliberate(self, situation: Situation, cancel: threading.Event) -> Call | None:

@@ -21,6 +21,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,6 +127,7 @@ class WorkingMemory:
         self._preamble = self.encode(PREAMBLE, first=True)
         self._place = _Place()
         self._ops = self._saved = 0
+        self._took_s: dict[str, float] = {}
         self._begin()
         self._restore()
 
@@ -143,7 +145,8 @@ class WorkingMemory:
         """Read what the journal has and the story has not; returns whether it is level.
 
         Args:
-            budget_s: stop between two operations after so many seconds; None: when level.
+            budget_s: seconds; an operation that last took longer than what is left of them is put off, so that a control
+                loop is not held up; it is made up for when there is more time. None: until level.
             whole: read the last tokens too, although they are fewer than are read at once.
 
         Raises:
@@ -152,9 +155,11 @@ class WorkingMemory:
         began = time.monotonic()
         with self._lock:
             try:
-                while budget_s is None or time.monotonic() - began < budget_s:
-                    if not self._go_on(whole):
-                        return True
+                left_s = budget_s
+                while left_s is None or left_s > 0:
+                    if not self._go_on(whole, left_s):
+                        return self.waiting_tokens < (1 if whole else self.policy.read_tokens)
+                    left_s = None if budget_s is None else budget_s - (time.monotonic() - began)
                 return False
             finally:
                 self.counts.seconds += time.monotonic() - began
@@ -241,8 +246,8 @@ class WorkingMemory:
 
     # ------------------------------------------------------------------ inside
 
-    def _go_on(self, whole: bool) -> bool:
-        """One operation; False if there is nothing to do."""
+    def _go_on(self, whole: bool, left_s: float | None = None) -> bool:
+        """One operation; False if there is nothing to do, or nothing that takes as little time as is left."""
         if self._memory.read_only:
             return False
         if not self._begun:
@@ -251,15 +256,25 @@ class WorkingMemory:
         waiting = self.waiting_tokens
         count = min(waiting, self.policy.read_tokens)
         if count == 0 or (count < self.policy.read_tokens and not whole):
-            if self._ops - self._saved >= _SNAPSHOT_OPS:
-                self.snapshot()
+            if self._ops - self._saved >= _SNAPSHOT_OPS and self._fits("snapshot", left_s):
+                with self._timed("snapshot"):
+                    self.snapshot()
             return False
-        due = self.stream.due(count)
-        if due is not None:
-            self._note(KIND, {"op": due})
-        else:
-            self._note(KIND, {"op": "read", **self._next(count)})
+        operation = self.stream.due(count) or "read"
+        if not self._fits(operation, left_s):
+            return False
+        with self._timed(operation):
+            self._note(KIND, {"op": operation, **(self._next(count) if operation == "read" else {})})
         return True
+
+    def _fits(self, operation: str, left_s: float | None) -> bool:
+        return left_s is None or self._took_s.get(operation, 0.0) <= left_s
+
+    @contextmanager
+    def _timed(self, operation: str) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self._took_s[operation] = time.monotonic() - began
 
     def _note(self, kind: str, payload: dict[str, Any]) -> None:
         """Write an operation down, then do it. A kill between the two is made up for on waking."""

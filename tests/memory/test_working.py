@@ -191,6 +191,21 @@ def test_how_often_it_reads_does_not_change_what_it_reads(tiny: TinyModel, cache
     assert digests[0] == digests[1]
 
 
+def test_what_takes_longer_than_there_is_time_is_put_off_and_made_up_for(tmp_path: Path, planner: LocalPlanner) -> None:
+    digests = []
+    for name, budgets in (("hurried", (30.0, 1e-9, 1e-9, None)), ("calm", (None, None, None, None))):
+        with Memory.open(tmp_path / name) as memory:
+            working = WorkingMemory(memory, planner, POLICY)
+            for number, budget_s in enumerate(budgets):
+                for line in range(4):
+                    with memory.step() as step:
+                        step.told(working_life.sentence(4 * number + line))
+                level = working.advance(budget_s)
+                assert level == (budget_s != 1e-9)
+            digests.append(working.digest())
+    assert digests[0] == digests[1]
+
+
 def test_without_its_snapshot_it_is_made_again_from_the_journal(copy: Path, planner: LocalPlanner) -> None:
     with Memory.open(copy) as memory:
         before = WorkingMemory(memory, planner, POLICY).digest()
