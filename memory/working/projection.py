@@ -145,7 +145,7 @@ class WorkingMemory:
         """Read what the journal has and the story has not; returns whether it is level.
 
         Args:
-            budget_s: seconds; an operation that last took longer than what is left of them is put off, so that a control
+            budget_s: seconds; an operation that last took longer than what is left is put off, so that a control
                 loop is not held up; it is made up for when there is more time. None: until level.
             whole: read the last tokens too, although they are fewer than are read at once.
 
