@@ -109,13 +109,16 @@ def _influence_of_one_text(
     cache, rows = decoder.cache, decoder.cache.length
     peaks, sample = PeakLog(cache, rows), log_for(decoder, 4096, seed=2)
     repeat_prefill(decoder, watching(sample, peaks), weights.tokenizer.encode, on_span=peaks.on_span)
-    queries, weight_N = joined(peaks, sample), weights_of(surprisal, len(sample))
+    queries = joined(peaks, sample)
     texts = [continuation(question, weights.tokenizer) for question in diary.questions]
     texts.append(whole(weights.tokenizer.encode(diary.sequel)))
     full = read_after(decoder, texts)
     # Shares of keys count those that stay exactly; a point below them is them and one slot more.
     least = (SINKS + 2 * max(1, round(rows / Plan(1).chunk))) / rows
-    kept = [compact(cache, rows, queries, Plan(1 / max(point, least)), weight_N=weight_N) for point in points]
+    kept = []
+    for ratio in (1 / max(point, least) for point in points):
+        weight_N = weights_of(surprisal, len(sample), ratio)
+        kept.append(compact(cache, rows, queries, Plan(ratio), weight_N=weight_N))
     stands = [min(range(len(points)), key=lambda i: abs(points[i] - share)) for share in budgets.shares(_STANDS)]
 
     def loss(choice: Sequence[int]) -> float:

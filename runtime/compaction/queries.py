@@ -7,6 +7,7 @@ Knows how queries are sampled and where they can come from. Does not know what i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -23,6 +24,8 @@ _LOGITS = 256
 """Tokens whose logits are held at once."""
 _UNEXPECTED, _EXPECTED, _SAMPLED = 5.0, 0.02, 0.3
 """Nats of full weight, weight of what was certain, weight of a sampled query."""
+_ROOMY, _SCARCE = 10.0, 25.0
+"""Ratios up to which nothing, and from which everything, depends on that."""
 Observer = Callable[[int, Tensor], None]
 REPEAT = "\nRepeat the previous text exactly:\n"
 REPEAT_FROM = "\nRepeat the previous text exactly, from here on:\n"
@@ -255,14 +258,21 @@ def surprised_read(decoder: Decoder, tokens: Sequence[int], observe: Observer) -
     return torch.cat(nats)
 
 
-def weights_of(surprisal_T: Tensor, sample: int) -> Tensor:
+def weights_of(surprisal_T: Tensor, sample: int, ratio: float) -> Tensor:
     """float32 [T + sample]: what the queries of `joined` (peaks of T keys, then a sample) count in `compact`.
 
     What a model can guess need not be kept: the query of a key counts by how unexpected the key's token was when it was
-    read, full from ``_UNEXPECTED`` nats on.
+    read, in full from ``_UNEXPECTED`` nats on. As long as there is room for all, up to ``_ROOMY``, all count the same;
+    from ``_SCARCE`` on this holds entirely (measured: README.md).
+
+    Args:
+        surprisal_T: nats, of `surprised_read`.
+        sample: queries of the sample.
+        ratio: of the `Plan`.
     """
+    strength = min(1.0, max(0.0, math.log(ratio / _ROOMY) / math.log(_SCARCE / _ROOMY)))
     peaks = (surprisal_T / _UNEXPECTED).clamp(max=1.0) + _EXPECTED
-    return torch.cat((peaks, torch.full((sample,), _SAMPLED, device=peaks.device)))
+    return torch.cat((peaks, torch.full((sample,), _SAMPLED, device=peaks.device))) ** strength
 
 
 def repeat_prefill(

@@ -227,7 +227,7 @@ class Trial:
         queries, plan = joined(*logs.get(method, (self.peaks, self.repeat_log))), self.plan(ratio, method)
         weight_N = None
         if method not in logs and method != "am-even":
-            weight_N = weights_of(self.surprisal, queries[0].shape[1] - rows)
+            weight_N = weights_of(self.surprisal, queries[0].shape[1] - rows, ratio)
         seconds, caches = self._timed(lambda: compact(cache, rows, queries, plan, weight_N=weight_N))
         return Kept(caches, seconds, self.texts, self.decoder)
 

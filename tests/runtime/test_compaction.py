@@ -254,7 +254,8 @@ def test_reading_says_how_unexpected_each_token_was(tiny: TinyModel) -> None:
     torch.testing.assert_close(nats[1:], expected, rtol=1e-3, atol=1e-3)
     assert nats[0] == 0
     assert log.seen == 2 * 400
-    weights = weights_of(nats, 7)
+    assert (weights_of(nats, 7, 10.0) == 1).all()
+    weights = weights_of(nats, 7, 50.0)
     assert weights.shape == (407,)
     assert (weights > 0).all()
     assert weights[1:400].argmax() in (nats[1:] >= nats[1:].clamp(max=5).max()).nonzero()
