@@ -136,6 +136,26 @@ def test_what_was_compacted_is_compacted_again() -> None:
     assert mass.max() < 0.3
 
 
+def test_queries_that_look_elsewhere_do_not_count() -> None:
+    q, k, v = clustered(2, 512, 128, 16)
+    share = torch.zeros(2, 512)
+    share[:, :128] = torch.rand(2, 128) + 0.1
+    ours = compact_kv(q, k, v, 20, share_HN=share)
+    alone = compact_kv(q[:, :128].contiguous(), k, v, 20, share_HN=share[:, :128].contiguous())
+    assert torch.equal(ours.index_N, alone.index_N)
+    torch.testing.assert_close(ours.v_ND, alone.v_ND, rtol=1e-3, atol=1e-3)
+    plain = compact_kv(q, k, v, 20)
+    assert max(errors(ours, q[:, :128], k, v)[0]) < min(errors(plain, q[:, :128], k, v)[0])
+
+
+def test_a_key_that_no_query_determines_keeps_its_value() -> None:
+    _, k, v = clustered(1, 8, 64, 16)
+    ours = compact_kv(torch.zeros(1, 1, 16), k, v, 12, ridge=1e-4)  # one query, alike for all keys
+    change = ours.v_ND - v[0, ours.index_N]
+    assert torch.linalg.matrix_rank(change, atol=1e-3) <= 1
+    assert change.norm() < v.norm()
+
+
 def test_half_precision_goes_in_and_out() -> None:
     q, k, v = (x.bfloat16() for x in clustered(2, 128, 64, 16))
     ours = compact_kv(q, k, v, 16)
