@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from ...runtime.planner import LocalPlanner
 
 SMALL = Policy(budget_slots=768, chunk_tokens=64, span_slots=16, branch_tokens=160, example_queries=64)
-_AHEAD = 64
-"""Tokens of the story, not read yet, on which the predictions are compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +91,7 @@ def bench_drift(
     check_every: int = 50,
     context: int = 8192,
     facts: int = 12,
+    ahead: int = 128,
     seed: int = 0,
     policy: Policy = SMALL,
     on_progress: Callable[[int], None] | None = None,
@@ -105,13 +104,14 @@ def bench_drift(
         check_every: compactions between two comparisons with a fresh reading.
         context: tokens of the fresh reading.
         facts: asked at each comparison.
+        ahead: tokens of the story, not read yet, on which the predictions are compared.
         seed: of the life.
         on_progress: told the number of compactions after each.
 
     Raises:
         BadInput: the sizes make no sense.
     """
-    if compactions < 1 or check_every < 1 or context < policy.budget_slots or policy.branch_tokens < _AHEAD:
+    if compactions < 1 or check_every < 1 or context < policy.budget_slots or policy.branch_tokens < ahead:
         raise BadInput(f"expected positive numbers and a context beyond {policy.budget_slots}, got {context}")
     weights, found = planner.engine.weights, Drift(policy)  # type: ignore[attr-defined]
     preamble = planner.tokenizer.encode(PREAMBLE)
@@ -132,7 +132,7 @@ def bench_drift(
             if on_progress is not None:
                 on_progress(len(found.held))
             if len(found.held) % check_every == 0:
-                found.checks.append(_check(stream, story, fresh, preamble, len(found.held), facts))
+                found.checks.append(_check(stream, story, fresh, preamble, len(found.held), facts, ahead))
     found.tokens = stream.read_tokens
     return found
 
@@ -231,8 +231,10 @@ def _attended(queries_SND: Tensor, parts: Sequence[Rows]) -> tuple[Tensor, Tenso
     return (scores - mass[:, :, None]).exp() @ v_STD.float(), mass
 
 
-def _check(stream: Stream, story: _Story, fresh: Decoder, preamble: Sequence[int], number: int, facts: int) -> Check:
-    ahead, _ = story.next(_AHEAD)
+def _check(
+    stream: Stream, story: _Story, fresh: Decoder, preamble: Sequence[int], number: int, facts: int, ahead_tokens: int
+) -> Check:
+    ahead, _ = story.next(ahead_tokens)
     asked = story.asked(stream.cache.length, facts)
 
     def examined(read: Callable[[Sequence[int]], Tensor], forget: Callable[[], None]) -> tuple[Tensor, int]:

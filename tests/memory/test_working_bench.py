@@ -28,7 +28,9 @@ def planner(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def measured(planner: Any, **more: Any) -> bench.Drift:
-    return bench.bench_drift(planner, compactions=8, check_every=4, context=500, facts=3, policy=POLICY, **more)
+    return bench.bench_drift(
+        planner, compactions=8, check_every=4, context=500, facts=3, ahead=64, policy=POLICY, **more
+    )
 
 
 def test_it_counts_what_was_asked_for_and_draws_it(planner: Any, tmp_path: Path) -> None:
@@ -58,7 +60,7 @@ def test_a_broken_compaction_shows(planner: Any, monkeypatch: pytest.MonkeyPatch
 
 def test_with_as_many_slots_as_tokens_there_is_no_error(planner: Any) -> None:
     policy = replace(POLICY, budget_slots=900, span_slots=48)
-    found = bench.bench_drift(planner, compactions=4, check_every=9, context=900, policy=policy)
+    found = bench.bench_drift(planner, compactions=4, check_every=9, context=900, ahead=64, policy=policy)
     assert mean(held.output for held in found.held) < 0.02
 
 
