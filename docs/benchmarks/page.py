@@ -22,6 +22,8 @@ def page() -> str:
         )
         if "torch" in found:
             parts.append(f"torch {found['torch']}, triton {found['triton']}\n")
+        if "note" in found:
+            parts.append(f"{found['note']}\n")
         several = len({row["bench"] for row in found["rows"]}) > 1
         columns = ("bench", *COLUMNS) if several else COLUMNS
         titles = "| " + " | ".join(name.replace("_", " ") for name in columns) + " |\n|" + " --- |" * len(columns)
