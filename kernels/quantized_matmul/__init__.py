@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import threading
 
 import torch
 from torch import Tensor
@@ -48,6 +49,9 @@ __all__ = [
 # still be faster (15 ms against 28 at 128 tokens of 4864 x 896 on one core), but rounding activations to it costs more
 # than the decoder's stated error allows (0.028 of the logits against 0.025).
 DENSE_FROM = 48
+_MOST_SCRATCH = 32 << 20
+"""Numbers; greater matrices are unpacked into fresh memory."""
+_kept = threading.local()
 
 
 class Matrix(ctypes.Structure):
@@ -121,7 +125,7 @@ def quantized_matmul(x_MK: Tensor | Int8Tokens, weight: PackedWeight, bias_N: Te
         assert weight.scales is not None
         y = torch._weight_int4pack_mm_for_cpu(x_MK.to(torch.bfloat16), weight.data, GROUP, weight.scales).float()
     else:
-        w = dequantize_packed(weight)
+        w = dequantize_packed(weight, _scratch(weight.rows * weight.cols) if weight.layout == "vnni" else None)
         y = F.linear(x_MK.to(w.dtype), w).float()
     return y if bias_N is None else y.add_(bias_N)
 
@@ -253,6 +257,17 @@ def dequantize_packed(weight: PackedWeight, out: Tensor | None = None) -> Tensor
     dense = dense.view(weight.rows, weight.cols)
     _library().perdure_dequantize(ctypes.byref(matrix(weight)), ctypes.c_void_p(dense.data_ptr()))
     return dense
+
+
+def _scratch(size: int) -> Tensor | None:
+    """A bfloat16 buffer of this thread, used again: fresh pages for every call cost more than the unpacking."""
+    if size > _MOST_SCRATCH:
+        return None
+    held: Tensor | None = getattr(_kept, "buffer", None)
+    if held is None or held.numel() < size:
+        with torch.inference_mode(False):
+            held = _kept.buffer = torch.empty(size, dtype=torch.bfloat16)
+    return held
 
 
 def _library() -> ctypes.CDLL:
