@@ -32,7 +32,7 @@ from typing import Any
 import torch
 
 from . import native
-from .timing import compile_only, cpu_time_s, gpu_time_s, row
+from .timing import commit, compile_only, cpu_time_s, gpu_time_s, row
 
 __all__ = ["machine_name", "machine_rows", "main", "operations"]
 
@@ -120,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _compile(chosen, options.quick, options.workers)
     found: dict[str, Any] = {
         "machine": machine_name(device),
-        "commit": options.commit or _commit(),
+        "commit": options.commit or commit(),
         "command": " ".join(["python -P -m perdure.kernels.bench", *given]),
         "torch": torch.__version__,
         "triton": _triton_version(),
@@ -204,15 +204,6 @@ def _check(chosen: Sequence[str], device: str) -> int:
 def _rate(case: str, amount: float, timing: Any, unit: str, factor: float) -> dict[str, Any]:
     value = amount / timing.median_s * factor
     return row("machine", case, "rate", value, unit, spread=value * timing.spread_s / timing.median_s)
-
-
-def _commit() -> str:
-    try:
-        command = ["git", "-C", str(_HERE), "rev-parse", "--short", "HEAD"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return "unknown"
-    return done.stdout.strip() or "unknown"
 
 
 def _triton_version() -> str | None:

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import math
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-__all__ = ["Timing", "compile_only", "cpu_time_s", "gpu_time_s", "row"]
+__all__ = ["Timing", "commit", "compile_only", "cpu_time_s", "gpu_time_s", "row"]
 
 Function = Callable[[], Any]
 
@@ -117,6 +119,16 @@ def cpu_time_s(fn: Function, *, repetitions: int = 15, budget_s: float = 1.0) ->
             fn()
         times.append((time.perf_counter() - begun) / rounds)
     return _timing(times)
+
+
+def commit() -> str:
+    """Short hash of the checkout that this code lies in; ``unknown`` where there is none, or no git."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return "unknown"
+    return done.stdout.strip() or "unknown"
 
 
 def row(

@@ -18,7 +18,6 @@ import inspect
 import math
 import os
 import statistics
-import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ import psutil
 import torch
 
 from ..errors import BadInput
+from ..kernels.timing import commit
 from .generate import Engine
 from .planner import LocalPlanner, exact_planner, load_planner
 
@@ -103,7 +103,7 @@ def bench_planner(
     command += f" --perplexity-tokens {perplexity_tokens}"
     return {
         "machine": f"cpu{os.cpu_count()}",
-        "commit": _commit(),
+        "commit": commit(),
         "command": command,
         "rows": rows,
         "text_sha256": digest,
@@ -254,11 +254,3 @@ def _row(case: str, metric: str, value: float, unit: str) -> dict[str, Any]:
 def _resident_mb() -> float:
     """Memory of this process now, pages of mapped weights included."""
     return float(psutil.Process().memory_info().rss) / 2**20
-
-
-def _commit() -> str:
-    folder = Path(__file__).parent
-    done = subprocess.run(
-        ["git", "-C", str(folder), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip()

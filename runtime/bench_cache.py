@@ -19,7 +19,8 @@ from typing import Any
 import torch
 
 from ..errors import BadInput
-from .bench import _commit, _resident_mb, bench_text
+from ..kernels.timing import commit
+from .bench import _resident_mb, bench_text
 from .cache import FORMATS
 from .compaction import Plan, QueryLog, compact
 from .decoder import Decoder
@@ -75,7 +76,7 @@ def bench_cache(
         bench.decode(repetitions, new_tokens)
     command = f"perdure bench cache --tokens {tokens} --ratio {ratio:g} --repetitions {repetitions}"
     command += f" --threads {torch.get_num_threads()}"
-    return {"machine": f"cpu{os.cpu_count()}", "commit": _commit(), "command": command, "rows": bench.rows}
+    return {"machine": f"cpu{os.cpu_count()}", "commit": commit(), "command": command, "rows": bench.rows}
 
 
 class _Bench:

@@ -12,7 +12,6 @@ import json
 import math
 import os
 import statistics
-import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 import torch
 
 from ..errors import BadInput
+from ..kernels.timing import commit
 from .compaction.budgets import HeadBudgets, stored_budgets
 from .compaction.measures import paired_interval, wilson
 from .compaction.trial import METHODS, Trial
@@ -90,7 +90,7 @@ def bench_compaction(
     command += "" if methods == list(DEFAULT_METHODS) else f" --methods {','.join(methods)}"
     return {
         "machine": _machine(device),
-        "commit": _commit(),
+        "commit": commit(),
         "command": command,
         "rows": _rows(found, f"{weights.config.name}, {tokens} tokens"),
         "summary": {"questions": contexts * questions, "head_budgets": budgets is not None, "first_seed": FIRST_SEED},
@@ -296,19 +296,6 @@ def _machine(device: str) -> str:
         return f"cpu{os.cpu_count()}"
     name = torch.cuda.get_device_name().lower()
     return next((known for known in ("h100", "h200") if known in name), name.replace(" ", "-"))
-
-
-def _commit() -> str:
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    except FileNotFoundError:
-        return ""
-    return done.stdout.strip()
 
 
 if __name__ == "__main__":

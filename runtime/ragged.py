@@ -25,7 +25,7 @@ from ..kernels.decode_attention import RaggedKV
 if TYPE_CHECKING:
     from .cache import KVCache
 
-__all__ = ["Dense", "from_cache_rows", "join", "plain", "positions", "rotated", "to_dense"]
+__all__ = ["Dense", "from_cache_rows", "join", "plain", "positions", "rotated", "to_dense", "turned"]
 
 
 class Dense(NamedTuple):
@@ -97,10 +97,15 @@ def rotated(cache: RaggedKV, shift_positions: int | Tensor, inverse_frequencies:
         shift = shift_positions[:, None].double()
     else:
         shift = torch.tensor([[float(shift_positions)]], dtype=torch.float64, device=cache.k_ND.device)
-    cosine, sine = (shift * frequencies).cos().float(), (shift * frequencies).sin().float()
-    a, b = cache.k_ND.float().chunk(2, dim=1)
-    turned = torch.cat((a * cosine - b * sine, b * cosine + a * sine), dim=1).to(cache.k_ND.dtype)
-    return replace(cache, k_ND=turned, pos_N=positions(cache) + shift_positions)
+    return replace(cache, k_ND=turned(cache.k_ND, shift, frequencies), pos_N=positions(cache) + shift_positions)
+
+
+def turned(x_ND: Tensor, shift: float | Tensor, inverse_frequencies: Tensor) -> Tensor:
+    """Keys or queries [..., D] as if read ``shift`` positions later (one number, or [N, 1]), turned in float32."""
+    angle = shift * inverse_frequencies.double()
+    cosine, sine = angle.cos().float(), angle.sin().float()
+    a, b = x_ND.float().chunk(2, dim=-1)
+    return torch.cat((a * cosine - b * sine, b * cosine + a * sine), dim=-1).to(x_ND.dtype)
 
 
 def plain(cache: RaggedKV, dtype: torch.dtype) -> RaggedKV:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from ...errors import BadInput
+from ...runtime.ragged import turned
 
-__all__ = ["QueryRing", "turned"]
+__all__ = ["QueryRing"]
 
 
 class QueryRing:
@@ -57,11 +58,3 @@ class QueryRing:
     def turn(self, shift: int, inverse_frequencies: Tensor) -> None:
         """As if everything had been asked ``shift`` positions later."""
         self.vectors_LKND = turned(self.vectors_LKND, shift, inverse_frequencies)
-
-
-def turned(x_ND: Tensor, shift: int, inverse_frequencies: Tensor) -> Tensor:
-    """Keys or queries [..., D] as if read ``shift`` positions later, turned in float32 (Su et al. 2021)."""
-    angle = shift * inverse_frequencies.double()
-    cosine, sine = angle.cos().float(), angle.sin().float()
-    a, b = x_ND.float().chunk(2, dim=-1)
-    return torch.cat((a * cosine - b * sine, b * cosine + a * sine), dim=-1).to(x_ND.dtype)

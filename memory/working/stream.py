@@ -21,7 +21,8 @@ from ...errors import BadInput
 from ...kernels.decoder_layers import MAX_TOKENS
 from ...runtime.decoder import Decoder
 from ...runtime.quantize import ModelWeights
-from .queries import QueryRing, turned
+from ...runtime.ragged import turned
+from .queries import QueryRing
 from .spans import Span, joined, merge_pair, merged, pinned, spanned
 
 __all__ = ["Policy", "Stream"]
